@@ -1,0 +1,59 @@
+// Where every slice of an object lies. Nothing else in Quire does offset arithmetic on object bytes.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "core/block/layout.h"
+#include "core/codec/spec.h"
+
+namespace quire {
+
+inline constexpr int kMaxLevels = 4;
+
+struct Extent {
+  uint64_t offset = 0;  // from the object's first byte
+  uint64_t length = 0;
+  uint64_t end() const { return offset + length; }
+};
+
+// Immutable; thread-safe. Layers and heads are counted from 0 within the part.
+class SliceMap {
+ public:
+  // INVALID_ARGUMENT if layout, part or a codec is not valid, or bits are out of range.
+  // sink_tokens: 0, or 4 for block 0. A level that no layer uses is left out of levels().
+  static absl::StatusOr<SliceMap> Create(const Layout& layout, const Part& part,
+                                         const std::vector<LayerCodec>& codecs, uint32_t sink_tokens);
+
+  int levels() const { return static_cast<int>(level_.size()); }
+  uint32_t layers() const { return layers_; }
+  uint32_t heads() const { return heads_; }
+  uint64_t header_bytes() const { return header_bytes_; }
+  Extent level(int level) const { return level_[level]; }
+  // The whole slice of one (level, layer, KV head): what a checksum covers. 16-byte aligned; empty if the layer has no such level.
+  Extent slice(int level, uint32_t layer, uint32_t head) const;
+  // The raw sinks of a layer stand in level 0 before its slices and have a checksum of their own. Empty where sink_tokens is 0.
+  Extent sinks(uint32_t layer) const;
+  // All bytes of one layer in one level (its sinks, if any, and its heads): contiguous.
+  Extent layer(int level, uint32_t layer) const;
+
+  // Bytes of the object up to the end of its first `levels` levels (levels ≥ 1).
+  uint64_t ObjectBytes(int levels) const { return level_[levels - 1].end(); }
+  // How many levels an object of `bytes` holds; DATA_LOSS unless the length ends on a level boundary.
+  absl::StatusOr<int> LevelsOf(uint64_t bytes) const;
+  // Index into the header's checksum table.
+  size_t ChecksumIndex(int level, uint32_t layer, uint32_t head) const;
+  size_t SinkChecksumIndex(uint32_t layer) const;
+  size_t checksums() const { return checksums_; }
+
+ private:
+  uint32_t layers_ = 0, heads_ = 0;
+  uint64_t header_bytes_ = 0;
+  size_t checksums_ = 0;
+  std::vector<Extent> level_;
+  std::vector<Extent> slices_;  // [level][layer][head]
+  std::vector<Extent> sinks_;   // [layer]
+};
+
+}  // namespace quire

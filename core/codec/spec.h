@@ -1,0 +1,58 @@
+// What a block is to be coded with: the codec spec string and its parsed form.
+//
+//   raw | fp8 | tq | tq:k4v4 | tq:k6v3,effort=2,layers=0-1:k8v8,layers=29:k8v8
+//
+// `tq` alone means k4v4. Bits are 2…8 for stored blocks. A layer named by no `layers=` has the bits in front. Layers count the
+// layers that have KV, from 0. See DESIGN.md, "The codec tq".
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace quire {
+
+enum class CodecId : uint8_t { kRaw = 0, kFp8 = 1, kTq = 2, kTqProd = 3, kQpc = 4 };  // values are on disk
+
+std::string_view Name(CodecId id);
+
+// How one layer is coded. Bits are 0 for raw and fp8.
+struct LayerCodec {
+  CodecId codec = CodecId::kTq;
+  uint8_t k_bits = 0;
+  uint8_t v_bits = 0;
+  friend bool operator==(const LayerCodec&, const LayerCodec&) = default;
+};
+
+class CodecSpec {
+ public:
+  // tq:k4v4
+  CodecSpec();
+  // INVALID_ARGUMENT with the position (a byte offset into text) of the mistake.
+  static absl::StatusOr<CodecSpec> Parse(std::string_view text);
+
+  // The canonical text: Parse(ToString()) gives an equal spec, and equal specs give equal texts.
+  std::string ToString() const;
+  LayerCodec ForLayer(uint32_t layer) const;
+  CodecId codec() const { return base_.codec; }
+  int effort() const { return effort_; }  // 0…3; encoder only, never on disk
+  // The last layer that an override names, or -1: lets a caller refuse a spec that a layout has no layer for.
+  int64_t last_named_layer() const;
+
+  friend bool operator==(const CodecSpec&, const CodecSpec&) = default;
+
+ private:
+  struct Override {
+    uint32_t first, last;  // inclusive
+    uint8_t k_bits, v_bits;
+    friend bool operator==(const Override&, const Override&) = default;
+  };
+  LayerCodec base_;
+  int effort_ = 0;
+  std::vector<Override> overrides_;
+};
+
+}  // namespace quire

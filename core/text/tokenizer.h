@@ -1,0 +1,58 @@
+// Text to token ids and back, by the Rust crate `tokenizers` behind a C ABI (core/text/rust).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "core/model/gguf.h"
+
+namespace quire {
+
+// Immutable and thread-safe after creation.
+class Tokenizer {
+ public:
+  // From the tokenizer.ggml.* metadata: model "gpt2" (byte-level BPE) with a known tokenizer.ggml.pre. UNIMPLEMENTED naming
+  // a model or pre-tokenizer that is not supported.
+  static absl::StatusOr<std::shared_ptr<const Tokenizer>> FromGguf(const GgufFile& file);
+  ~Tokenizer();
+
+  // INVALID_ARGUMENT with the byte offset if `text` is not UTF-8. `parse_special`: text such as "<|im_end|>" becomes that token.
+  // `add_special`: put the model's BOS in front where the model wants one.
+  absl::StatusOr<std::vector<uint32_t>> Encode(std::string_view text, bool parse_special, bool add_special) const;
+  // Bytes of the tokens; not always whole characters. INVALID_ARGUMENT for an id outside the vocabulary.
+  absl::StatusOr<std::string> Decode(std::span<const uint32_t> tokens, bool skip_special) const;
+  // The bytes of one token ("" for a special token if skip_special). REQUIRES: token < vocabulary().
+  std::string_view TokenBytes(uint32_t token) const;
+  bool IsSpecial(uint32_t token) const;
+
+  uint32_t vocabulary() const;
+  std::optional<uint32_t> bos() const;
+  std::optional<uint32_t> eos() const;
+  std::optional<uint32_t> TokenId(std::string_view special) const;  // of an added token, by its text
+
+ private:
+  Tokenizer() = default;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Turns a stream of tokens into whole UTF-8 characters. Bytes that can't become a character come out as U+FFFD.
+class StreamDecoder {
+ public:
+  explicit StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special = true);
+  std::string Push(uint32_t token);  // text that became complete
+  std::string Flush();               // what is left, at the end
+
+ private:
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  bool skip_special_;
+  std::string pending_;
+};
+
+}  // namespace quire
