@@ -1,0 +1,59 @@
+# Everything starts here, from a fresh Debian 12 machine on; `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+LISTEN ?= 127.0.0.1:8000
+DATA ?= build/data
+MODEL ?= build/deps/model/SmolLM2-135M-Instruct.Q4_1.gguf
+ARGS ?=
+JOBS ?= $(shell nproc)
+
+# The compiler cache then serves every checkout of this repository, wherever it lies.
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
+export JOBS
+
+sources = $(shell git ls-files '*.cc' '*.h')
+
+.PHONY: help
+help: ## list these targets
+	@echo "usage: make TARGET [LISTEN=host:port] [DATA=folder] [MODEL=file.gguf] [ARGS='more flags'] [JOBS=n]"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  %-10s %s\n", $$1, $$2}'
+
+.PHONY: serve
+serve: setup build/build.ninja ## build what is missing and serve the model's OpenAI API on LISTEN
+	@ninja -C build -j $(JOBS) quire
+	@exec build/bin/quire serve --model '$(MODEL)' --listen '$(LISTEN)' --data '$(DATA)' $(ARGS)
+
+.PHONY: test
+test: ## set up, build and run every test (CI runs exactly this)
+	@cmake/setup/run_tests.sh
+
+.PHONY: build
+build: setup build/build.ninja ## build all binaries (build/bin) and tests, release
+	@ninja -C build -j $(JOBS)
+
+.PHONY: sanitize
+sanitize: ## run core, parser, store and gateway tests under ASan and UBSan (build-asan)
+	@cmake/setup/run_tests.sh sanitizers
+
+.PHONY: lint
+lint: setup build/build.ninja ## check the format of all sources and run clang-tidy on them
+	@cmake/setup/setup.sh lint
+	@clang-format --dry-run --Werror $(sources)
+	@ninja -C build -j $(JOBS) proto
+	@run-clang-tidy -quiet -p build -j $(JOBS) $(patsubst %,'^$(CURDIR)/%$$',$(filter %.cc,$(sources)))
+
+.PHONY: format
+format: ## format all sources in place
+	@cmake/setup/setup.sh format
+	@clang-format -i $(sources)
+
+.PHONY: setup
+setup:
+	@cmake/setup/setup.sh build
+
+build/build.ninja: CMakePresets.json | setup
+	@cmake --preset release
