@@ -35,7 +35,9 @@ class GgufFile {
   using Array = std::variant<std::vector<int64_t>, std::vector<double>, std::vector<std::string>>;
   using Value = std::variant<int64_t, uint64_t, double, bool, std::string, Array>;
 
-  // NOT_FOUND, or INVALID_ARGUMENT naming what is wrong and the file offset. A tensor of a type not in GgmlType is refused by name.
+  // NOT_FOUND (or another code of the file system), or INVALID_ARGUMENT naming what is wrong and the file offset; UNIMPLEMENTED
+  // naming a tensor and its type if ggml knows the type and GgmlType does not. Tensors do not overlap, so that all of them
+  // together are no larger than the file. The file must not shrink while it is mapped.
   static absl::StatusOr<std::shared_ptr<const GgufFile>> Open(const std::string& path);
   // The same from bytes that outlive the file object (tests, fuzzing).
   static absl::StatusOr<std::shared_ptr<const GgufFile>> Parse(Bytes bytes);
@@ -50,6 +52,7 @@ class GgufFile {
   absl::StatusOr<std::span<const int64_t>> GetInts(std::string_view key) const;
   absl::StatusOr<std::span<const double>> GetFloats(std::string_view key) const;
   bool Has(std::string_view key) const;
+  std::vector<std::string_view> Keys() const;  // of all metadata, sorted
 
   const GgufTensor* Find(std::string_view name) const;  // null if absent
   std::span<const GgufTensor> tensors() const { return tensors_; }
