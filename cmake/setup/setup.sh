@@ -14,7 +14,7 @@ build_packages=(
   libhwy-dev libxxhash-dev libgtest-dev libgmock-dev libbenchmark-dev)
 lint_packages=(clang-tidy clang-format)
 rust_packages=(cargo-web rustc-web)
-readonly min_cargo=1.85 min_python=3.9
+readonly min_cargo=1.85 min_python=3.11
 
 say() { echo "set-up: $*"; }
 die() { echo "set-up: $*" >&2; exit 1; }
