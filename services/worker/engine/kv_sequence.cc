@@ -1,0 +1,199 @@
+#include "services/worker/engine/kv_sequence.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+#include "core/block/keys.h"
+#include "services/worker/engine/parallel.h"
+
+namespace quire::worker {
+
+KvSequence::KvSequence(std::shared_ptr<const BlockCodec> codec, CodecSpec spec, const Digest& root, Limits limits,
+                       Retention retention)
+    : codec_(std::move(codec)),
+      spec_(std::move(spec)),
+      root_(root),
+      limits_(limits),
+      retention_(retention),
+      layers_(codec_->part().layers()),
+      heads_(codec_->part().heads()),
+      dim_(codec_->layout().layers.front().streams.front().dim) {}
+
+absl::Status KvSequence::CheckTokens(std::span<const uint32_t> tokens) const {
+  if (tokens.size() > limits_.context - std::min(limits_.context, reserved_end())) {
+    return absl::InvalidArgumentError(absl::StrCat("the context holds ", limits_.context, " tokens; ", reserved_end(),
+                                                   " are there and ", tokens.size(), " more were given"));
+  }
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] >= limits_.vocabulary) {
+      return absl::InvalidArgumentError(absl::StrCat("token ", tokens[i], " at position ", reserved_end() + i,
+                                                     " is not in the vocabulary of ", limits_.vocabulary));
+    }
+  }
+  return absl::OkStatus();
+}
+
+BlockIdentity KvSequence::NextIdentity(std::span<const uint32_t> tokens) const {
+  BlockIdentity identity;
+  identity.parent = sealed_.empty() ? root_ : sealed_.back().identity.key;
+  identity.key = BlockKey(identity.parent, tokens);
+  identity.index = static_cast<uint32_t>(sealed_.size());
+  return identity;
+}
+
+absl::Status KvSequence::Restore(std::span<const uint32_t> tokens, std::shared_ptr<const std::vector<uint8_t>> object) {
+  if (length_ != sealed_.size() * kBlockTokens || !pending_.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("a block can be restored only behind whole blocks; the sequence holds ", length_, " tokens"));
+  }
+  if (tokens.size() != kBlockTokens || object == nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a block is ", kBlockTokens, " tokens and an object; got ", tokens.size(), " tokens",
+                     object == nullptr ? " and no object" : ""));
+  }
+  QUIRE_RETURN_IF_ERROR(CheckTokens(tokens));
+  const BlockIdentity identity = NextIdentity(tokens);
+  absl::StatusOr<BlockReader> reader = BlockReader::Open(codec_, identity, *object);
+  absl::Status status = reader.ok() ? reader->Verify() : reader.status();
+  std::vector<uint16_t> sink_k, sink_v;
+  if (status.ok() && identity.index == 0) status = SinksFromCodes(*reader, &sink_k, &sink_v);
+  if (!status.ok()) {
+    return absl::DataLossError(absl::StrCat("block ", identity.index, " not restored: ", std::string(status.message())));
+  }
+  if (identity.index == 0) {
+    sink_k_ = std::move(sink_k);
+    sink_v_ = std::move(sink_v);
+  }
+  KvPage page;
+  page.codes = *std::move(reader);
+  pages_.push_back(std::move(page));
+  sealed_.push_back({identity, std::move(object)});
+  length_ += kBlockTokens;
+  pending_start_ = length_;
+  next_drop_ = static_cast<uint32_t>(sealed_.size());
+  return absl::OkStatus();
+}
+
+uint64_t KvSequence::kv_bytes() const {
+  uint64_t bytes = (sink_k_.size() + sink_v_.size()) * sizeof(uint16_t);
+  for (const SealedBlock& block : sealed_) {
+    if (block.object != nullptr) bytes += block.object->size();
+  }
+  for (const KvPage& page : pages_) {
+    if (page.raw != nullptr) bytes += (page.raw->k.size() + page.raw->v.size()) * sizeof(uint16_t);
+  }
+  return bytes;
+}
+
+absl::Status KvSequence::Reserve(std::span<const uint32_t> tokens) {
+  QUIRE_RETURN_IF_ERROR(CheckTokens(tokens));
+  pending_.insert(pending_.end(), tokens.begin(), tokens.end());
+  const size_t elements = RunOffset(layers_, 0);
+  while (pages_.size() * kBlockTokens < reserved_end()) {
+    KvPage page;
+    page.raw = std::make_unique<RawBlock>();
+    page.raw->k.resize(elements);
+    page.raw->v.resize(elements);
+    pages_.push_back(std::move(page));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status KvSequence::Commit() {
+  length_ = reserved_end();
+  if (retention_ == Retention::kAllRaw) return absl::OkStatus();
+  QUIRE_RETURN_IF_ERROR(Seal());
+  DropOldRaw();
+  return absl::OkStatus();
+}
+
+absl::Status KvSequence::EncodeBlock(uint32_t index, const BlockIdentity& identity, const CodecSpec& spec,
+                                     std::vector<uint8_t>* object) const {
+  const RawBlock* raw = index < pages_.size() ? pages_[index].raw.get() : nullptr;
+  if (raw == nullptr) return absl::InternalError(absl::StrCat("block ", index, " is not held raw and can't be encoded"));
+  std::vector<LayerView> views(layers_);
+  for (uint32_t layer = 0; layer < layers_; ++layer) {
+    const ptrdiff_t token_stride = dim_, head_stride = static_cast<ptrdiff_t>(kBlockTokens) * dim_;
+    views[layer].key = {raw->k.data() + RunOffset(layer, 0), DType::kBf16, token_stride, head_stride};
+    views[layer].value = {raw->v.data() + RunOffset(layer, 0), DType::kBf16, token_stride, head_stride};
+  }
+  return codec_->Encode(spec, identity, views, object);
+}
+
+// Encodes every block that has become whole. Blocks don't depend on each other once their keys are known, so they go side by side.
+absl::Status KvSequence::Seal() {
+  const size_t first = sealed_.size(), end = length_ / kBlockTokens;
+  if (first == end) return absl::OkStatus();
+  for (size_t index = first; index < end; ++index) {
+    std::span<const uint32_t> tokens = std::span(pending_).subspan((index - first) * kBlockTokens, kBlockTokens);
+    sealed_.push_back({NextIdentity(tokens), nullptr});
+  }
+  std::vector<absl::Status> statuses(end - first);
+  ParallelFor(static_cast<int64_t>(end - first), [&](int64_t i) {
+    const size_t index = first + static_cast<size_t>(i);
+    SealedBlock& block = sealed_[index];
+    auto object = std::make_shared<std::vector<uint8_t>>();
+    absl::Status status = EncodeBlock(static_cast<uint32_t>(index), block.identity, spec_, object.get());
+    if (status.code() == absl::StatusCode::kInvalidArgument) return;  // a NaN or an infinity: stays raw, is never offloaded
+    if (status.ok()) {
+      object->shrink_to_fit();
+      absl::StatusOr<BlockReader> reader = BlockReader::Open(codec_, block.identity, *object);
+      status = reader.status();
+      if (reader.ok()) {
+        pages_[index].codes = *std::move(reader);
+        block.object = std::move(object);
+      }
+    }
+    statuses[static_cast<size_t>(i)] = std::move(status);
+  });
+  for (const absl::Status& status : statuses) QUIRE_RETURN_IF_ERROR(status);
+  pending_.erase(pending_.begin(), pending_.begin() + static_cast<ptrdiff_t>((end - first) * kBlockTokens));
+  pending_start_ = static_cast<uint32_t>(end * kBlockTokens);
+  return absl::OkStatus();
+}
+
+void KvSequence::DropOldRaw() {
+  for (; (next_drop_ + 1) * kBlockTokens + kRawWindow <= length_; ++next_drop_) {
+    KvPage& page = pages_[next_drop_];
+    if (page.raw == nullptr || !page.codes.has_value()) continue;
+    if (next_drop_ == 0) SinksFromRaw(*page.raw);
+    page.raw.reset();
+  }
+}
+
+void KvSequence::SinksFromRaw(const RawBlock& raw) {
+  const size_t sinks = static_cast<size_t>(kMaxSinkTokens) * dim_;
+  sink_k_.resize(layers_ * heads_ * sinks);
+  sink_v_.resize(layers_ * heads_ * sinks);
+  for (size_t run = 0; run < static_cast<size_t>(layers_) * heads_; ++run) {
+    const size_t from = run * kBlockTokens * dim_;
+    std::copy_n(raw.k.begin() + static_cast<ptrdiff_t>(from), sinks, sink_k_.begin() + static_cast<ptrdiff_t>(run * sinks));
+    std::copy_n(raw.v.begin() + static_cast<ptrdiff_t>(from), sinks, sink_v_.begin() + static_cast<ptrdiff_t>(run * sinks));
+  }
+}
+
+absl::Status KvSequence::SinksFromCodes(const BlockReader& reader, std::vector<uint16_t>* k, std::vector<uint16_t>* v) const {
+  if (reader.header().sink_tokens != kMaxSinkTokens) {
+    return absl::DataLossError(absl::StrCat("block 0 must hold ", kMaxSinkTokens, " raw sink tokens, has ",
+                                            reader.header().sink_tokens));
+  }
+  const size_t sinks = static_cast<size_t>(kMaxSinkTokens) * dim_;
+  k->resize(layers_ * heads_ * sinks);
+  v->resize(layers_ * heads_ * sinks);
+  std::vector<float> k_values(sinks), v_values(sinks);
+  for (uint32_t layer = 0; layer < layers_; ++layer) {
+    for (uint32_t head = 0; head < heads_; ++head) {
+      QUIRE_RETURN_IF_ERROR(reader.DecodeSinks(layer, head, k_values, v_values));
+      const size_t to = (static_cast<size_t>(layer) * heads_ + head) * sinks;
+      for (size_t i = 0; i < sinks; ++i) {
+        (*k)[to + i] = ToBf16(k_values[i]);
+        (*v)[to + i] = ToBf16(v_values[i]);
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace quire::worker

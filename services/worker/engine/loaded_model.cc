@@ -1,0 +1,126 @@
+#include "services/worker/engine/loaded_model.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <future>
+#include <new>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+#include "services/worker/engine/parallel.h"
+
+namespace quire::worker {
+namespace {
+
+// Tokens that end an answer, by their text, besides the one the file names: chat models end a turn with another than a document.
+constexpr const char* kEndTexts[] = {"<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<|eom_id|>", "</s>"};
+
+std::vector<uint32_t> EndTokens(const Tokenizer& tokenizer) {
+  std::vector<uint32_t> tokens;
+  auto add = [&](std::optional<uint32_t> id) {
+    if (id.has_value() && std::find(tokens.begin(), tokens.end(), *id) == tokens.end()) tokens.push_back(*id);
+  };
+  add(tokenizer.eos());
+  for (const char* text : kEndTexts) add(tokenizer.TokenId(text));
+  return tokens;
+}
+
+absl::StatusOr<LoadedModel> LoadChecked(const std::string& path, int threads, uint32_t max_context, const LoadProgress& progress) {
+  auto report = [&](const char* step, double fraction) {
+    if (progress) progress(step, fraction);
+  };
+  SetThreads(threads);
+  report("Opening model", 0);
+  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<const GgufFile> file, GgufFile::Open(path));
+  QUIRE_ASSIGN_OR_RETURN(LlamaConfig config, LlamaConfig::FromGguf(*file));
+  const uint32_t context = max_context == 0 ? config.context : max_context;
+  if (context > config.context) {
+    return absl::InvalidArgumentError(absl::StrCat("max_context ", context, " exceeds the model's context of ", config.context));
+  }
+  LoadedModel loaded;
+  QUIRE_ASSIGN_OR_RETURN(loaded.tokenizer, Tokenizer::FromGguf(*file));
+  auto chat_template = ChatTemplate::FromGguf(*file);
+  if (chat_template.ok()) {
+    loaded.chat_template = *std::move(chat_template);
+  } else if (!absl::IsNotFound(chat_template.status())) {
+    return chat_template.status();
+  }
+  if (loaded.tokenizer->vocabulary() > config.vocabulary) {
+    return absl::InvalidArgumentError(absl::StrCat("the tokenizer has ", loaded.tokenizer->vocabulary(), " tokens, the model ",
+                                                   config.vocabulary));
+  }
+  report("Checking weights", 0);
+  const Digest digest = file->WeightsDigest();
+  report("Checking weights", 1);
+  const Layout layout = config.KvLayout(digest);
+  QUIRE_RETURN_IF_ERROR(layout.Validate());
+  QUIRE_ASSIGN_OR_RETURN(loaded.codec, BlockCodec::Create(layout, Part::Whole(layout)));
+  QUIRE_ASSIGN_OR_RETURN(loaded.model, LoadLlama(*file, config, loaded.codec, [&](double fraction) { report("Reading weights", fraction); }));
+  loaded.info = {.name = config.name,
+                 .architecture = config.architecture,
+                 .model_digest = digest,
+                 .fingerprint = loaded.codec->fingerprint(),
+                 .context = context,
+                 .vocabulary = config.vocabulary,
+                 .parameters = file->parameters(),
+                 .eos_tokens = EndTokens(*loaded.tokenizer)};
+  return loaded;
+}
+
+}  // namespace
+
+absl::Status CatchTorch(absl::FunctionRef<absl::Status()> body) {
+  try {
+    c10::InferenceMode inference;
+    at::init_num_threads();  // the setting is per thread; callers' threads come and go
+    return body();
+  } catch (const c10::OutOfMemoryError& error) {
+    return absl::ResourceExhaustedError(error.what_without_backtrace());
+  } catch (const c10::Error& error) {
+    return absl::InternalError(absl::StrCat("torch: ", error.what_without_backtrace()));
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("the engine ran out of memory");
+  } catch (const std::exception& error) {
+    return absl::InternalError(absl::StrCat("engine: ", error.what()));
+  }
+}
+
+absl::StatusOr<LoadedModel> LoadedModel::Load(const std::string& path, int threads, uint32_t max_context,
+                                              const LoadProgress& progress) {
+  absl::StatusOr<LoadedModel> loaded;
+  QUIRE_RETURN_IF_ERROR(CatchTorch([&] {
+    loaded = LoadChecked(path, threads, max_context, progress);
+    return loaded.status();
+  }));
+  return loaded;
+}
+
+std::unique_ptr<KvSequence> LoadedModel::NewSequence(const Digest& root, const CodecSpec& spec,
+                                                     KvSequence::Retention retention) const {
+  const KvSequence::Limits limits{.context = info.context, .vocabulary = info.vocabulary};
+  return std::make_unique<KvSequence>(codec, spec, root, limits, retention);
+}
+
+absl::Status LoadedModel::Run(KvSequence& kv, std::span<const uint32_t> tokens,
+                              absl::FunctionRef<void(const at::Tensor&)> visit) const {
+  QUIRE_RETURN_IF_ERROR(kv.CheckTokens(tokens));
+  return CatchTorch([&]() -> absl::Status {
+    for (size_t done = 0; done < tokens.size();) {
+      const size_t n = std::min<size_t>(kChunkTokens - kv.length() % kChunkTokens, tokens.size() - done);
+      const std::span<const uint32_t> chunk = tokens.subspan(done, n);
+      QUIRE_RETURN_IF_ERROR(kv.Reserve(chunk));
+      QUIRE_ASSIGN_OR_RETURN(const at::Tensor hidden, model->Forward(chunk, kv));
+      QUIRE_RETURN_IF_ERROR(kv.Commit());
+      visit(hidden);
+      done += n;
+    }
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace quire::worker
