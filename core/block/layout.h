@@ -16,6 +16,8 @@ inline constexpr uint32_t kBlockTokens = 64;      // tokens a block, fixed in v1
 inline constexpr uint32_t kMaxSinkTokens = 4;     // first tokens of a sequence that stay raw, in block 0
 inline constexpr uint32_t kMaxLayers = 1024;
 inline constexpr uint32_t kMaxHeads = 1024;
+inline constexpr uint32_t kMaxLayerHeads = 65536;   // heads of all layers together
+inline constexpr uint32_t kMaxRopeStateBytes = 4096;
 
 enum class StreamKind : uint8_t { kKey = 0, kValue = 1, kLatent = 2 };  // a latent is coded like a key
 
@@ -30,6 +32,11 @@ struct StreamLayout {
 // Either {key, value} with equal heads, or {latent}.
 struct LayerLayout {
   std::vector<StreamLayout> streams;
+
+  bool latent() const { return !streams.empty() && streams[0].kind == StreamKind::kLatent; }
+  uint32_t heads() const { return streams.empty() ? 0 : streams[0].heads; }
+  uint32_t key_dim() const { return streams.empty() ? 0 : streams[0].dim; }         // or the latent's
+  uint32_t value_dim() const { return streams.size() < 2 ? 0 : streams[1].dim; }  // 0: latent
   friend bool operator==(const LayerLayout&, const LayerLayout&) = default;
 };
 
@@ -62,7 +69,8 @@ struct Layout {
   friend bool operator==(const Layout&, const Layout&) = default;
 };
 
-// The layers [layer_begin, layer_end) and KV heads [head_begin, head_end) that an object holds.
+// The layers [layer_begin, layer_end) and KV heads [head_begin, head_end) that an object holds. Where layers have different
+// numbers of heads, the range is meant within each layer: heads that a layer lacks are simply not there.
 struct Part {
   uint32_t layer_begin = 0, layer_end = 0, head_begin = 0, head_end = 0;
 
@@ -71,6 +79,7 @@ struct Part {
   bool Covers(const Part& other) const;
   uint32_t layers() const { return layer_end - layer_begin; }
   uint32_t heads() const { return head_end - head_begin; }
+  uint32_t HeadsOf(const LayerLayout& layer) const;  // how many of the part's heads this layer has
 
   friend bool operator==(const Part&, const Part&) = default;
   friend auto operator<=>(const Part&, const Part&) = default;

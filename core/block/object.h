@@ -30,7 +30,13 @@ struct BlockHeader {
   Part part;
   BlockIdentity identity;
   Digest fingerprint;
+  RotationId rotation = RotationId::kHadamard2;
+  uint64_t rotation_seed = 0;
+  CodebookId codebook = CodebookId::kLloydMaxSphere;
+  Digest profile;  // of a calibrated codec; zero in v1's codecs
+  uint32_t header_bytes = 0;
   uint32_t sink_tokens = 0;
+  std::vector<Extent> levels;                            // all that the encoder made, whether present or not
   std::vector<LayerCodec> codecs;                        // per layer of the part
   std::vector<std::array<float, 2>> relative_error[kMaxLevels];  // [level][layer]{K, V}: ‖x−x̂‖²/‖x‖² measured at encode
   std::vector<uint64_t> checksums;                       // XXH3-64, by SliceMap::ChecksumIndex
@@ -94,6 +100,14 @@ class BlockCodec {
  public:
   ~BlockCodec();
 };
+
+// Format v1's fixed sizes, for whoever sizes a buffer before a header is known.
+inline constexpr uint32_t kMaxHeaderBytes = 4 << 20;
+inline constexpr uint64_t kMaxLevelBytes = uint64_t{1} << 40;
+
+// Bytes of the header of an object with these counts, and the header itself; for the encoder and for tests.
+uint64_t HeaderBytesFor(size_t layers, size_t levels, size_t checksums);
+std::vector<uint8_t> SerializeHeader(const BlockHeader& header);
 
 // Parses and checks a header alone. `object` may be any prefix that holds the whole header (its length is in its first 16 bytes).
 // UNIMPLEMENTED for an unknown version, DATA_LOSS for anything malformed or a wrong header checksum.

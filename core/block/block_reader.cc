@@ -1,0 +1,248 @@
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+#include "core/block/head_bytes.h"
+
+namespace quire {
+namespace {
+
+absl::Status Mismatch(std::string_view field, const std::string& has, const std::string& wanted) {
+  return absl::DataLossError(absl::StrCat("object: ", std::string(field), " is ", has, ", not ", wanted));
+}
+
+std::string Text(const Part& p) {
+  return absl::StrCat("layers [", p.layer_begin, ", ", p.layer_end, ") heads [", p.head_begin, ", ", p.head_end, ")");
+}
+
+void* RowOf(const MutableStreamView& view, uint32_t token, uint32_t head) {
+  ptrdiff_t element = static_cast<ptrdiff_t>(token) * view.token_stride + static_cast<ptrdiff_t>(head) * view.head_stride;
+  return static_cast<uint8_t*>(view.data) + element * static_cast<ptrdiff_t>(SizeOf(view.dtype));
+}
+
+// Channel-major floats to rows of the caller's tensor.
+void StoreHead(const float* y, uint32_t dim, uint32_t first_token, const MutableStreamView& view, uint32_t head) {
+  constexpr uint32_t kChunk = 64;
+  float row[kChunk];
+  for (uint32_t c0 = 0; c0 < dim; c0 += kChunk) {
+    uint32_t n = std::min(kChunk, dim - c0);
+    for (uint32_t t = first_token; t < kBlockTokens; ++t) {
+      for (uint32_t c = 0; c < n; ++c) row[c] = y[(c0 + c) * kBlockTokens + t];
+      StoreRow(view.dtype, row, n, static_cast<uint8_t*>(RowOf(view, t, head)) + c0 * SizeOf(view.dtype));
+    }
+  }
+}
+
+// `tokens` rows that lie one after the other at the layout's dtype.
+void StoreRawRows(DType from, const uint8_t* at, uint32_t dim, uint32_t tokens, const MutableStreamView& view, uint32_t head) {
+  float row[kMaxCodecDim];
+  for (uint32_t t = 0; t < tokens; ++t, at += dim * SizeOf(from)) {
+    LoadRow(from, at, dim, row);
+    StoreRow(view.dtype, row, dim, RowOf(view, t, head));
+  }
+}
+
+// K of one head: scales, mean, and y = centroids · scales without the mean.
+void DecodeKey(const TqHeadBytes<const uint8_t>& in, uint32_t dim, int bits, int levels, float* mean, HeadScratch& scratch) {
+  const Codebook& book = Codebook::Get(dim, bits);
+  TqKey& key = scratch.key;
+  std::memcpy(key.mean.data(), in.k_mean, dim);
+  std::memcpy(&key.mean_step, in.scalars, 2);
+  for (uint32_t t = 0; t < kBlockTokens; ++t) {
+    std::memcpy(&key.scales[t], in.k_scales[0] + 2 * TokenSlot(t), 2);
+    for (int level = 1; level < levels; ++level) {
+      if (in.k_scales[level] != nullptr) key.corrections[level][t] = static_cast<int8_t>(in.k_scales[level][TokenSlot(t)]);
+    }
+  }
+  float scales[kBlockTokens];
+  TqKeyScales(book, levels, key, scales);
+  TqKeyMean(dim, key, mean);
+  int kept = KeptBits(bits, levels - 1);
+  UnpackPlanes(FragmentOrder::kKey, dim, kept, in.k_planes.data(), key.codes.data());
+  TqDequantise(book, kept, key.codes.data(), scales, scratch.y.data());
+}
+
+void DecodeValue(const TqHeadBytes<const uint8_t>& in, uint32_t dim, int bits, int levels, HeadScratch& scratch) {
+  const Codebook& book = Codebook::Get(dim, bits);
+  TqValue& value = scratch.value;
+  std::memcpy(&value.scale_base, in.scalars + 2, 2);
+  for (uint32_t t = 0; t < kBlockTokens; ++t) {
+    value.scale_codes[t] = in.v_scales[0][TokenSlot(t)];
+    if (in.v_scales[3] != nullptr) value.corrections[t] = static_cast<int8_t>(in.v_scales[3][TokenSlot(t)]);
+  }
+  float scales[kBlockTokens];
+  TqValueScales(book, levels, value, scales);
+  int kept = KeptBits(bits, levels - 1);
+  UnpackPlanes(FragmentOrder::kValue, dim, kept, in.v_planes.data(), value.codes.data());
+  TqDequantise(book, kept, value.codes.data(), scales, scratch.y.data());
+}
+
+// y[c][t] to rows[t·d + c].
+void Transpose(const float* y, uint32_t dim, float* rows) {
+  constexpr uint32_t kTile = 16;
+  for (uint32_t c0 = 0; c0 < dim; c0 += kTile) {
+    for (uint32_t t = 0; t < kBlockTokens; ++t) {
+      for (uint32_t c = c0; c < c0 + kTile; ++c) rows[t * dim + c] = y[c * kBlockTokens + t];
+    }
+  }
+}
+
+absl::Status CheckRange(std::string_view what, int64_t value, int64_t low, int64_t end) {
+  if (value >= low && value < end) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(std::string(what), " ", value, " is not within [", low, ", ", end, ")"));
+}
+
+}  // namespace
+
+absl::StatusOr<BlockReader> BlockReader::OpenAny(std::shared_ptr<const BlockCodec> codec, Bytes object) {
+  BlockReader reader;
+  QUIRE_ASSIGN_OR_RETURN(reader.header_, ParseHeader(object));
+  const BlockHeader& header = reader.header_;
+  const Layout& layout = codec->layout();
+  if (header.fingerprint != codec->fingerprint()) return Mismatch("fingerprint", header.fingerprint.Hex(), codec->fingerprint().Hex());
+  if (header.part != codec->part()) return Mismatch("part", Text(header.part), Text(codec->part()));
+  if (header.rotation != layout.rotation) {
+    return Mismatch("rotation", absl::StrCat(static_cast<int>(header.rotation)), absl::StrCat(static_cast<int>(layout.rotation)));
+  }
+  if (header.rotation_seed != layout.rotation_seed) {
+    return Mismatch("rotation seed", absl::StrCat(header.rotation_seed), absl::StrCat(layout.rotation_seed));
+  }
+  if (header.codebook != layout.codebook) {
+    return Mismatch("codebook", absl::StrCat(static_cast<int>(header.codebook)), absl::StrCat(static_cast<int>(layout.codebook)));
+  }
+  absl::StatusOr<SliceMap> map = SliceMap::Create(layout, header.part, header.codecs, header.sink_tokens);
+  if (absl::IsInvalidArgument(map.status())) return absl::DataLossError(absl::StrCat("object: ", std::string(map.status().message())));
+  QUIRE_RETURN_IF_ERROR(map.status());
+  if (map->levels() != static_cast<int>(header.levels.size()) || map->checksums() != header.checksums.size() ||
+      map->header_bytes() != header.header_bytes) {
+    return absl::DataLossError(absl::StrCat("object: ", header.levels.size(), " levels, ", header.checksums.size(), " checksums and ",
+                                            header.header_bytes, " header bytes; its codecs make ", map->levels(), ", ", map->checksums(),
+                                            " and ", map->header_bytes()));
+  }
+  for (int level = 0; level < map->levels(); ++level) {
+    if (map->level(level).length != header.levels[level].length) {
+      return Mismatch(absl::StrCat("length of level ", level), absl::StrCat(header.levels[level].length), absl::StrCat(map->level(level).length));
+    }
+  }
+  QUIRE_ASSIGN_OR_RETURN(reader.levels_, map->LevelsOf(object.size()));
+  reader.slices_ = *std::move(map);
+  reader.codec_ = std::move(codec);
+  reader.object_ = object;
+  return reader;
+}
+
+absl::StatusOr<BlockReader> BlockReader::Open(std::shared_ptr<const BlockCodec> codec, const BlockIdentity& expected, Bytes object) {
+  QUIRE_ASSIGN_OR_RETURN(BlockReader reader, OpenAny(std::move(codec), object));
+  const BlockIdentity& identity = reader.header_.identity;
+  if (identity.key != expected.key) return Mismatch("key", identity.key.Hex(), expected.key.Hex());
+  if (identity.parent != expected.parent) return Mismatch("parent", identity.parent.Hex(), expected.parent.Hex());
+  return reader;
+}
+
+absl::Status BlockReader::Verify() const {
+  for (uint32_t l = 0; l < slices_.layers(); ++l) QUIRE_RETURN_IF_ERROR(VerifyLayer(l, levels_));
+  return absl::OkStatus();
+}
+
+absl::Status BlockReader::VerifyLayer(uint32_t layer, int levels) const {
+  QUIRE_RETURN_IF_ERROR(CheckRange("layer", layer, 0, slices_.layers()));
+  QUIRE_RETURN_IF_ERROR(CheckRange("levels", levels, 1, levels_ + 1));
+  auto wrong = [&](const Extent& extent, auto index) {
+    return extent.length > 0 && Xxh3(object_.subspan(extent.offset, extent.length)) != header_.checksums[index()];
+  };
+  if (wrong(slices_.sinks(layer), [&] { return slices_.SinkChecksumIndex(layer); })) {
+    return absl::DataLossError(absl::StrCat("object ", header_.identity.key.Hex(), ": checksum mismatch in the sinks of layer ", layer));
+  }
+  for (int level = 0; level < levels; ++level) {
+    for (uint32_t h = 0; h < slices_.heads(); ++h) {
+      if (wrong(slices_.slice(level, layer, h), [&] { return slices_.ChecksumIndex(level, layer, h); })) {
+        return absl::DataLossError(absl::StrCat("object ", header_.identity.key.Hex(), ": checksum mismatch in level ", level, ", layer ", layer,
+                                                ", head ", h));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BlockReader::DecodeLayer(uint32_t layer, int levels, const MutableLayerView& out) const {
+  QUIRE_RETURN_IF_ERROR(CheckRange("layer", layer, 0, slices_.layers()));
+  QUIRE_RETURN_IF_ERROR(CheckRange("levels", levels, 1, levels_ + 1));
+  const LayerLayout& shape = codec_->impl_->layer(layer);
+  const LayerCodec& codec = header_.codecs[layer];
+  uint32_t k_dim = shape.key_dim(), v_dim = shape.value_dim(), sinks = header_.sink_tokens;
+  DType stored = codec_->layout().dtype;
+  const uint8_t* sink_bytes = object_.data() + slices_.sinks(layer).offset;
+  for (uint32_t h = 0; h < header_.part.HeadsOf(shape); ++h) {
+    if (codec.codec == CodecId::kRaw) {
+      const uint8_t* at = object_.data() + slices_.slice(0, layer, h).offset;
+      StoreRawRows(stored, at, k_dim, kBlockTokens, out.key, h);
+      if (v_dim > 0) StoreRawRows(stored, at + size_t{kBlockTokens} * k_dim * SizeOf(stored), v_dim, kBlockTokens, out.value, h);
+      continue;
+    }
+    HeadScratch& scratch = HeadScratch::OfThread(std::max(k_dim, v_dim));
+    TqHeadBytes<const uint8_t> in(object_.data(), slices_, layer, h, shape, codec, levels);
+    float mean[kMaxCodecDim];
+    float* y = scratch.y.data();
+    DecodeKey(in, k_dim, codec.k_bits, levels, mean, scratch);
+    for (uint32_t c = 0; c < k_dim; ++c) {
+      for (uint32_t t = 0; t < kBlockTokens; ++t) y[c * kBlockTokens + t] += mean[c];
+    }
+    codec_->impl_->rotation(k_dim).ApplyTransposedBlock(y);
+    StoreHead(y, k_dim, sinks, out.key, h);
+    StoreRawRows(stored, sink_bytes, k_dim, sinks, out.key, h);
+    sink_bytes += size_t{sinks} * k_dim * SizeOf(stored);
+    if (v_dim == 0) continue;
+    DecodeValue(in, v_dim, codec.v_bits, levels, scratch);
+    codec_->impl_->rotation(v_dim).ApplyTransposedBlock(y);
+    StoreHead(y, v_dim, sinks, out.value, h);
+    StoreRawRows(stored, sink_bytes, v_dim, sinks, out.value, h);
+    sink_bytes += size_t{sinks} * v_dim * SizeOf(stored);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BlockReader::DecodeRotated(uint32_t layer, uint32_t head, int levels, const RotatedHead& out) const {
+  QUIRE_RETURN_IF_ERROR(CheckRange("layer", layer, 0, slices_.layers()));
+  const LayerLayout& shape = codec_->impl_->layer(layer);
+  const LayerCodec& codec = header_.codecs[layer];
+  QUIRE_RETURN_IF_ERROR(CheckRange("head", head, 0, header_.part.HeadsOf(shape)));
+  QUIRE_RETURN_IF_ERROR(CheckRange("levels", levels, 1, levels_ + 1));
+  uint32_t k_dim = shape.key_dim(), v_dim = shape.value_dim();
+  if (codec.codec != CodecId::kTq) {
+    return absl::FailedPreconditionError(absl::StrCat("layer ", layer, " is coded as ", std::string(Name(codec.codec)),
+                                                      ", which has no rotated form"));
+  }
+  if (out.k.size() != size_t{kBlockTokens} * k_dim || out.k_mean.size() != k_dim || out.v.size() != size_t{kBlockTokens} * v_dim) {
+    return absl::InvalidArgumentError(absl::StrCat("rotated head wants k of ", kBlockTokens * k_dim, ", k_mean of ", k_dim, " and v of ",
+                                                   kBlockTokens * v_dim, " floats, not ", out.k.size(), ", ", out.k_mean.size(), " and ",
+                                                   out.v.size()));
+  }
+  HeadScratch& scratch = HeadScratch::OfThread(std::max(k_dim, v_dim));
+  TqHeadBytes<const uint8_t> in(object_.data(), slices_, layer, head, shape, codec, levels);
+  DecodeKey(in, k_dim, codec.k_bits, levels, out.k_mean.data(), scratch);
+  Transpose(scratch.y.data(), k_dim, out.k.data());
+  if (v_dim == 0) return absl::OkStatus();
+  DecodeValue(in, v_dim, codec.v_bits, levels, scratch);
+  Transpose(scratch.y.data(), v_dim, out.v.data());
+  return absl::OkStatus();
+}
+
+absl::Status BlockReader::DecodeSinks(uint32_t layer, uint32_t head, std::span<float> k, std::span<float> v) const {
+  QUIRE_RETURN_IF_ERROR(CheckRange("layer", layer, 0, slices_.layers()));
+  const LayerLayout& shape = codec_->impl_->layer(layer);
+  QUIRE_RETURN_IF_ERROR(CheckRange("head", head, 0, header_.part.HeadsOf(shape)));
+  size_t k_elements = size_t{header_.sink_tokens} * shape.key_dim(), v_elements = size_t{header_.sink_tokens} * shape.value_dim();
+  if (k.size() != k_elements || v.size() != v_elements) {
+    return absl::InvalidArgumentError(absl::StrCat("sinks want k of ", k_elements, " and v of ", v_elements, " floats, not ", k.size(), " and ",
+                                                   v.size()));
+  }
+  DType stored = codec_->layout().dtype;
+  bool raw = header_.codecs[layer].codec == CodecId::kRaw;  // its slice holds all tokens, sinks first
+  const uint8_t* at = object_.data() + (raw ? slices_.slice(0, layer, head).offset
+                                            : slices_.sinks(layer).offset + head * (k_elements + v_elements) * SizeOf(stored));
+  LoadRow(stored, at, k_elements, k.data());
+  LoadRow(stored, at + (raw ? size_t{kBlockTokens} * shape.key_dim() : k_elements) * SizeOf(stored), v_elements, v.data());
+  return absl::OkStatus();
+}
+
+}  // namespace quire

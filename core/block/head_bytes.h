@@ -1,0 +1,92 @@
+// Inside core/block: the bytes of one tq-coded head, level by level, as pointers that the codec packs to and unpacks from; and
+// tensors' rows as floats.
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "core/base/bytes.h"
+#include "core/base/dtype.h"
+#include "core/block/object.h"
+#include "core/codec/planes.h"
+#include "core/codec/rotation.h"
+#include "core/codec/tq.h"
+
+namespace quire {
+
+struct BlockCodec::Impl {
+  Layout layout;
+  Part part;
+  Digest fingerprint;
+  std::vector<std::unique_ptr<const Rotation>> rotations;  // by dim / 16; null for dims the layout does not have
+
+  const Rotation& rotation(uint32_t dim) const { return *rotations[dim / kCodecDimStep]; }
+  const LayerLayout& layer(uint32_t l) const { return layout.layers[part.layer_begin + l]; }
+};
+
+// Byte is uint8_t or const uint8_t. Pointers of parts that are not there are null.
+template <typename Byte>
+struct TqHeadBytes {
+  using Signed = std::conditional_t<std::is_const_v<Byte>, const int8_t, int8_t>;
+
+  Byte* k_mean = nullptr;
+  Byte* scalars = nullptr;
+  std::array<Byte*, kMaxLevels> k_scales{}, v_scales{};
+  std::array<Byte*, kMaxCodeBits - 1> k_planes{}, v_planes{};  // the two-bit plane, then the one-bit planes
+
+  // The first `levels` levels of a head whose layer has `codec`.
+  TqHeadBytes(Byte* object, const SliceMap& map, uint32_t layer_index, uint32_t head, const LayerLayout& layer, const LayerCodec& codec,
+              int levels) {
+    size_t k_count = 0, v_count = 0;
+    for (int level = 0; level < levels; ++level) {
+      Extent extent = map.slice(level, layer_index, head);
+      if (extent.length == 0) continue;
+      Byte* slice = object + extent.offset;
+      TqSlice parts = TqSlice::At(level, layer.key_dim(), codec.k_bits, layer.value_dim(), codec.v_bits);
+      auto at = [&](const Extent& part) { return part.length > 0 ? slice + part.offset : nullptr; };
+      if (level == 0) {
+        k_mean = at(parts.k_mean);
+        scalars = at(parts.scalars);
+      }
+      k_scales[level] = at(parts.k_scales);
+      v_scales[level] = at(parts.v_scales);
+      k_count = AddPlanes(level, at(parts.k_planes), parts.k_planes.length, layer.key_dim(), k_count, &k_planes);
+      v_count = AddPlanes(level, at(parts.v_planes), parts.v_planes.length, layer.value_dim(), v_count, &v_planes);
+    }
+  }
+
+ private:
+  static size_t AddPlanes(int level, Byte* first, uint64_t length, uint32_t dim, size_t count,
+                          std::array<Byte*, kMaxCodeBits - 1>* planes) {
+    if (first == nullptr) return count;
+    size_t each = PlaneBytes(dim, level == 0 ? 2 : 1);
+    for (uint64_t at = 0; at < length; at += each) (*planes)[count++] = first + at;
+    return count;
+  }
+};
+
+// n elements of type t at `data`, from and to floats.
+void LoadRow(DType t, const void* data, size_t n, float* row);
+void StoreRow(DType t, const float* row, size_t n, void* data);
+
+// Working memory of one thread, kept between calls; grows to the largest dim seen.
+struct HeadScratch {
+  std::vector<float> y, work;
+  TqKey key{0};
+  TqValue value{0};
+
+  void Reserve(uint32_t dim) {
+    size_t n = size_t{dim} * kBlockTokens;
+    if (y.size() >= n) return;
+    for (auto* floats : {&y, &work}) floats->resize(n);
+    key.mean.resize(dim);
+    for (auto* codes : {&key.codes, &value.codes}) codes->resize(n);
+  }
+  static HeadScratch& OfThread(uint32_t dim) {
+    thread_local HeadScratch scratch;
+    scratch.Reserve(dim);
+    return scratch;
+  }
+};
+
+}  // namespace quire
