@@ -35,6 +35,11 @@ test: ## set up, build and run every test (CI runs exactly this)
 build: setup build/build.ninja ## build all binaries (build/bin) and tests, release
 	@ninja -C build -j $(JOBS)
 
+.PHONY: bench
+bench: setup build/build.ninja ## measure the codec and the store, each beside its baseline of the same run
+	@ninja -C build -j $(JOBS) quire-bench
+	@for part in codec store; do build/bin/quire-bench $$part $(ARGS); done
+
 .PHONY: sanitize
 sanitize: ## run core, parser, store and gateway tests under ASan and UBSan (build-asan)
 	@cmake/setup/run_tests.sh sanitizers
