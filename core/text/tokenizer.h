@@ -23,17 +23,23 @@ class Tokenizer {
   ~Tokenizer();
 
   // INVALID_ARGUMENT with the byte offset if `text` is not UTF-8. `parse_special`: text such as "<|im_end|>" becomes that token.
-  // `add_special`: put the model's BOS in front where the model wants one.
+  // `add_special`: put the model's BOS in front where the model wants one. A byte that the vocabulary has no token for is left out,
+  // as the model's own tokenizer does (SmolLM2 lacks 0x04, 0x06, 0x13, 0x14, 0x16, 0x1D, 0xF1 and 0xF2). Time and memory are linear
+  // in the text, up to a logarithm.
   absl::StatusOr<std::vector<uint32_t>> Encode(std::string_view text, bool parse_special, bool add_special) const;
   // Bytes of the tokens; not always whole characters. INVALID_ARGUMENT for an id outside the vocabulary.
   absl::StatusOr<std::string> Decode(std::span<const uint32_t> tokens, bool skip_special) const;
-  // The bytes of one token ("" for a special token if skip_special). REQUIRES: token < vocabulary().
+  // The bytes of one token; a special token's are its text. REQUIRES: token < vocabulary().
   std::string_view TokenBytes(uint32_t token) const;
-  bool IsSpecial(uint32_t token) const;
+  bool IsSpecial(uint32_t token) const;  // a control token, or the one for unknown text: what skip_special skips
 
   uint32_t vocabulary() const;
+  // Bytes of the longest token: a text of n bytes makes at least n / longest_token() tokens (less what has no token), so that a text
+  // far too long for a model can be refused without being encoded.
+  size_t longest_token() const;
   std::optional<uint32_t> bos() const;
   std::optional<uint32_t> eos() const;
+  std::span<const uint32_t> end_tokens() const;  // what ends an answer: EOS, end of turn and the like; sorted, maybe empty
   std::optional<uint32_t> TokenId(std::string_view special) const;  // of an added token, by its text
 
  private:
@@ -42,7 +48,8 @@ class Tokenizer {
   std::unique_ptr<Impl> impl_;
 };
 
-// Turns a stream of tokens into whole UTF-8 characters. Bytes that can't become a character come out as U+FFFD.
+// Turns a stream of tokens into whole UTF-8 characters. Bytes that can't become a character come out as U+FFFD. Tokens outside the
+// vocabulary count as empty. Used by one thread at a time.
 class StreamDecoder {
  public:
   explicit StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special = true);

@@ -1,0 +1,179 @@
+#include "core/text/tokenizer.h"
+
+#include <algorithm>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+#include "core/text/rust_call.h"
+
+namespace quire {
+namespace {
+
+constexpr int64_t kUnknownType = 2, kControlType = 3, kUserDefinedType = 4;  // ggml's token types
+
+// Texts of control tokens that end a turn or an answer, for files that name only one of them as EOS.
+constexpr std::string_view kEndTexts[] = {"<|endoftext|>",   "<|im_end|>", "<|eot_id|>",    "<|eom_id|>",
+                                          "<|end_of_text|>", "<|end|>",    "<end_of_turn>", "<|EOT|>",
+                                          "<EOT>",           "</s>"};
+
+struct TokenizerFree {
+  void operator()(QuireTextTokenizer* t) const { quire_text_tokenizer_free(t); }
+};
+
+std::vector<QuireTextSlice> Slices(std::span<const std::string> texts) {
+  std::vector<QuireTextSlice> out;
+  out.reserve(texts.size());
+  for (const std::string& text : texts) out.push_back(AsSlice(text));
+  return out;
+}
+
+}  // namespace
+
+struct Tokenizer::Impl {
+  std::unique_ptr<QuireTextTokenizer, TokenizerFree> rust;
+  std::vector<bool> special;                         // by id
+  absl::flat_hash_map<std::string, uint32_t> added;  // special and user-defined tokens by text
+  std::optional<uint32_t> bos, eos;
+  std::vector<uint32_t> end_tokens;
+  size_t longest_token = 1;
+  bool add_bos = false;
+
+  absl::Status ReadVocabulary(const GgufFile& file);
+  absl::Status ReadSpecials(const GgufFile& file);
+};
+
+absl::Status Tokenizer::Impl::ReadVocabulary(const GgufFile& file) {
+  QUIRE_ASSIGN_OR_RETURN(std::string model, file.GetString("tokenizer.ggml.model"));
+  if (model != "gpt2") {
+    return absl::UnimplementedError(
+        absl::StrCat("tokenizer model '", model, "' is not supported, only 'gpt2' (byte-level BPE)"));
+  }
+  std::string pre = "default";
+  if (file.Has("tokenizer.ggml.pre")) {
+    QUIRE_ASSIGN_OR_RETURN(pre, file.GetString("tokenizer.ggml.pre"));
+  }
+  QUIRE_ASSIGN_OR_RETURN(std::span<const std::string> tokens, file.GetStrings("tokenizer.ggml.tokens"));
+  QUIRE_ASSIGN_OR_RETURN(std::span<const std::string> merges, file.GetStrings("tokenizer.ggml.merges"));
+  std::span<const int64_t> types;
+  if (file.Has("tokenizer.ggml.token_type")) {
+    QUIRE_ASSIGN_OR_RETURN(types, file.GetInts("tokenizer.ggml.token_type"));
+    if (types.size() != tokens.size()) {
+      return absl::InvalidArgumentError(absl::StrCat("'tokenizer.ggml.token_type' has ", types.size(),
+                                                     " entries for ", tokens.size(), " tokens"));
+    }
+  }
+  special.resize(tokens.size());
+  for (size_t id = 0; id < types.size(); ++id) {
+    special[id] = types[id] == kControlType || types[id] == kUnknownType;
+    if (special[id] || types[id] == kUserDefinedType)
+      added.try_emplace(tokens[id], static_cast<uint32_t>(id));
+  }
+  std::vector<QuireTextSlice> token_slices = Slices(tokens), merge_slices = Slices(merges);
+  QuireTextVocabulary vocabulary{.pre = AsSlice(pre),
+                                 .tokens = token_slices.data(),
+                                 .types = types.empty() ? nullptr : types.data(),
+                                 .token_count = tokens.size(),
+                                 .merges = merge_slices.data(),
+                                 .merge_count = merges.size()};
+  QuireTextTokenizer* made = nullptr;
+  QuireTextBytes error{};
+  QUIRE_RETURN_IF_ERROR(RustStatus(quire_text_tokenizer_new(&vocabulary, &made, &error), error));
+  rust.reset(made);
+  for (uint32_t id = 0; id < tokens.size(); ++id) {
+    longest_token = std::max(longest_token, quire_text_token_bytes(made, id).size);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Tokenizer::Impl::ReadSpecials(const GgufFile& file) {
+  auto read_id = [&](std::string_view name) -> absl::StatusOr<std::optional<uint32_t>> {
+    std::string key = absl::StrCat("tokenizer.ggml.", std::string(name));
+    if (!file.Has(key)) return std::nullopt;
+    QUIRE_ASSIGN_OR_RETURN(uint64_t id, file.GetUint(key));
+    if (id >= special.size()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("'", key, "' is ", id, ", the vocabulary has ", special.size(), " tokens"));
+    }
+    return static_cast<uint32_t>(id);
+  };
+  QUIRE_ASSIGN_OR_RETURN(bos, read_id("bos_token_id"));
+  QUIRE_ASSIGN_OR_RETURN(eos, read_id("eos_token_id"));
+  QUIRE_ASSIGN_OR_RETURN(std::optional<uint32_t> eot, read_id("eot_token_id"));
+  QUIRE_ASSIGN_OR_RETURN(std::optional<uint32_t> eom, read_id("eom_token_id"));
+  for (std::optional<uint32_t> id : {eos, eot, eom}) {
+    if (id) end_tokens.push_back(*id);
+  }
+  for (std::string_view text : kEndTexts) {
+    auto it = added.find(std::string(text));
+    if (it != added.end() && special[it->second]) end_tokens.push_back(it->second);
+  }
+  std::sort(end_tokens.begin(), end_tokens.end());
+  end_tokens.erase(std::unique(end_tokens.begin(), end_tokens.end()), end_tokens.end());
+
+  add_bos = quire_text_adds_bos(rust.get()) != 0;
+  if (file.Has("tokenizer.ggml.add_bos_token")) {
+    QUIRE_ASSIGN_OR_RETURN(add_bos, file.GetBool("tokenizer.ggml.add_bos_token"));
+  }
+  if (add_bos && !bos)
+    return absl::InvalidArgumentError(
+        "the model wants a BOS token, and 'tokenizer.ggml.bos_token_id' is missing");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<const Tokenizer>> Tokenizer::FromGguf(const GgufFile& file) {
+  std::shared_ptr<Tokenizer> tokenizer(new Tokenizer());
+  tokenizer->impl_ = std::make_unique<Impl>();
+  QUIRE_RETURN_IF_ERROR(tokenizer->impl_->ReadVocabulary(file));
+  QUIRE_RETURN_IF_ERROR(tokenizer->impl_->ReadSpecials(file));
+  return tokenizer;
+}
+
+Tokenizer::~Tokenizer() = default;
+
+absl::StatusOr<std::vector<uint32_t>> Tokenizer::Encode(std::string_view text, bool parse_special,
+                                                        bool add_special) const {
+  QuireTextIds ids{};
+  QuireTextBytes error{};
+  QUIRE_RETURN_IF_ERROR(
+      RustStatus(quire_text_encode(impl_->rust.get(), AsSlice(text), parse_special, &ids, &error), error));
+  std::vector<uint32_t> out;
+  out.reserve(ids.size + 1);
+  if (add_special && impl_->add_bos) out.push_back(*impl_->bos);
+  out.insert(out.end(), ids.data, ids.data + ids.size);
+  quire_text_free_ids(ids);
+  return out;
+}
+
+absl::StatusOr<std::string> Tokenizer::Decode(std::span<const uint32_t> tokens, bool skip_special) const {
+  std::string out;
+  for (uint32_t token : tokens) {
+    if (token >= vocabulary()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("token ", token, " is outside the vocabulary of ", vocabulary(), " tokens"));
+    }
+    if (!skip_special || !impl_->special[token]) out += TokenBytes(token);
+  }
+  return out;
+}
+
+std::string_view Tokenizer::TokenBytes(uint32_t token) const {
+  return AsStringView(quire_text_token_bytes(impl_->rust.get(), token));
+}
+
+bool Tokenizer::IsSpecial(uint32_t token) const {
+  return token < impl_->special.size() && impl_->special[token];
+}
+uint32_t Tokenizer::vocabulary() const { return static_cast<uint32_t>(impl_->special.size()); }
+size_t Tokenizer::longest_token() const { return impl_->longest_token; }
+std::optional<uint32_t> Tokenizer::bos() const { return impl_->bos; }
+std::optional<uint32_t> Tokenizer::eos() const { return impl_->eos; }
+std::span<const uint32_t> Tokenizer::end_tokens() const { return impl_->end_tokens; }
+
+std::optional<uint32_t> Tokenizer::TokenId(std::string_view special) const {
+  auto it = impl_->added.find(std::string(special));
+  if (it == impl_->added.end()) return std::nullopt;
+  return it->second;
+}
+
+}  // namespace quire
