@@ -105,10 +105,9 @@ uint64_t HeaderBytesFor(size_t layers, size_t levels, size_t checksums) {
 }
 
 std::vector<uint8_t> SerializeHeader(const BlockHeader& header) {
-  std::vector<uint8_t> bytes;
-  ByteWriter out(&bytes);
   uint64_t size = HeaderBytesFor(header.codecs.size(), header.levels.size(), header.checksums.size());
-  out.PutBytes(AsBytes(kMagic));
+  std::vector<uint8_t> bytes(kMagic.begin(), kMagic.end());
+  ByteWriter out(&bytes);
   out.Put(kVersion);
   out.Put(uint16_t{0});  // flags
   out.Put(static_cast<uint32_t>(size));

@@ -74,9 +74,8 @@ absl::Status Layout::Validate() const {
 }
 
 std::vector<uint8_t> Layout::Serialize() const {
-  std::vector<uint8_t> bytes;
+  std::vector<uint8_t> bytes(kLayoutMagic.begin(), kLayoutMagic.end());
   ByteWriter out(&bytes);
-  out.PutBytes(AsBytes(kLayoutMagic));
   out.Put(kLayoutVersion);
   out.Put(static_cast<uint8_t>(dtype));
   out.Put(uint8_t{0});

@@ -3,11 +3,12 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
+
+#include "absl/strings/str_cat.h"
 
 namespace quire {
 namespace {
@@ -19,8 +20,8 @@ TEST(CodebookTest, AgreesWithReferenceTables) {
   int checked = 0;
   for (uint32_t dim : {64u, 80u, 96u, 128u, 256u}) {
     for (int bits = 1; bits <= 8; ++bits) {
-      SCOPED_TRACE("d=" + std::to_string(dim) + " b=" + std::to_string(bits));
-      const auto& expected = tables.at("d" + std::to_string(dim) + "_b" + std::to_string(bits));
+      SCOPED_TRACE(absl::StrCat("d=", dim, " b=", bits));
+      const auto& expected = tables.at(absl::StrCat("d", dim, "_b", bits));
       const Codebook& book = Codebook::Get(dim, bits);
       ASSERT_EQ(book.centroids().size(), expected["centroids_times_sqrt_d"].size());
       ASSERT_EQ(book.thresholds().size(), expected["thresholds_times_sqrt_d"].size());
@@ -62,7 +63,7 @@ TEST(CodebookTest, EveryDimIsStationaryByQuadrature) {
     double edge = std::min(std::sqrt(double{dim * 1.0}), 9.0);
     double total = q.Integrate(0, edge / 3, [](double) { return 1.0; }) + q.Integrate(edge / 3, edge, [](double) { return 1.0; });
     for (int bits : {1, 2, 3, 4, 6, 8}) {
-      SCOPED_TRACE("d=" + std::to_string(dim) + " b=" + std::to_string(bits));
+      SCOPED_TRACE(absl::StrCat("d=", dim, " b=", bits));
       const Codebook& book = Codebook::Get(dim, bits);
       const auto& c = book.centroids();
       double mse = 0;
@@ -72,7 +73,9 @@ TEST(CodebookTest, EveryDimIsStationaryByQuadrature) {
         ASSERT_LT(c[k], high);
         double mass = q.Integrate(low, high, [](double) { return 1.0; });
         EXPECT_NEAR(c[k], q.Integrate(low, high, [](double z) { return z; }) / mass, 2e-6) << k;
-        if (k > 0) EXPECT_NEAR(low, (c[k - 1] + c[k]) / 2, 1e-12);
+        if (k > 0) {
+          EXPECT_NEAR(low, (c[k - 1] + c[k]) / 2, 1e-12);
+        }
         mse += q.Integrate(low, high, [&](double z) { return (z - c[k]) * (z - c[k]); }) / total;
       }
       EXPECT_NEAR(book.mse(), mse, 1e-5 * mse);
