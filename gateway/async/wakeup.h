@@ -8,9 +8,9 @@
 
 namespace quire::gateway {
 
-// An event with a memory of one: a Notify before the Wait is not lost, several count once. Notify may come from any thread; one
-// coroutine may wait at a time. Whoever destroys a Wakeup must have seen its last Wait return: the waiting coroutine is owned by
-// the handler kept here.
+// An event with a memory of one: a Notify before the Wait is not lost, several count once. Notify may come
+// from any thread; one coroutine may wait at a time. Whoever destroys a Wakeup must have seen its last Wait
+// return: the waiting coroutine is owned by the handler kept here.
 class Wakeup {
  public:
   Wakeup() = default;

@@ -26,7 +26,8 @@ namespace {
 // Owns the TLS context too: it may be replaced in the server while this connection lives.
 class TlsConnection final : public StreamConnection<Tls> {
  public:
-  TlsConnection(std::shared_ptr<asio::ssl::context> tls, asio::ip::tcp::socket socket, std::shared_ptr<ConnectionContext> context)
+  TlsConnection(std::shared_ptr<asio::ssl::context> tls, asio::ip::tcp::socket socket,
+                std::shared_ptr<ConnectionContext> context)
       : StreamConnection<Tls>(std::move(context), std::move(socket), *tls), tls_(std::move(tls)) {}
 
  private:
@@ -52,11 +53,13 @@ asio::awaitable<void> StreamConnection<Tls>::ShutdownStream() {
   ClearDeadline();
 }
 
-std::shared_ptr<Connection> NewTcpConnection(asio::ip::tcp::socket socket, std::shared_ptr<ConnectionContext> context) {
+std::shared_ptr<Connection> NewTcpConnection(asio::ip::tcp::socket socket,
+                                             std::shared_ptr<ConnectionContext> context) {
   return std::make_shared<StreamConnection<Tcp>>(std::move(context), std::move(socket));
 }
 
-std::shared_ptr<Connection> NewTlsConnection(asio::ip::tcp::socket socket, std::shared_ptr<asio::ssl::context> tls,
+std::shared_ptr<Connection> NewTlsConnection(asio::ip::tcp::socket socket,
+                                             std::shared_ptr<asio::ssl::context> tls,
                                              std::shared_ptr<ConnectionContext> context) {
   return std::make_shared<TlsConnection>(std::move(tls), std::move(socket), std::move(context));
 }

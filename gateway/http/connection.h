@@ -35,8 +35,10 @@ class Connection {
   virtual void CheckDeadline(std::chrono::steady_clock::time_point now) = 0;
 };
 
-std::shared_ptr<Connection> NewTcpConnection(boost::asio::ip::tcp::socket socket, std::shared_ptr<ConnectionContext> context);
-std::shared_ptr<Connection> NewTlsConnection(boost::asio::ip::tcp::socket socket, std::shared_ptr<boost::asio::ssl::context> tls,
+std::shared_ptr<Connection> NewTcpConnection(boost::asio::ip::tcp::socket socket,
+                                             std::shared_ptr<ConnectionContext> context);
+std::shared_ptr<Connection> NewTlsConnection(boost::asio::ip::tcp::socket socket,
+                                             std::shared_ptr<boost::asio::ssl::context> tls,
                                              std::shared_ptr<ConnectionContext> context);
 
 }  // namespace quire::gateway::http

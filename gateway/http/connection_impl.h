@@ -1,8 +1,9 @@
 // Inside gateway/http: the connection as a template over its stream (a TCP socket, or TLS over one).
 //
-// Everything here runs on one strand, the socket's executor. At most one read and one write are under way. The read is either the
-// request parser's or, while an answer is made, the watch's: a pending read that sees the client go. What the watch reads (a
-// pipelined request) is kept in buffer_. A watch still pending when the answer is finished becomes the wait for the next request.
+// Everything here runs on one strand, the socket's executor. At most one read and one write are under way.
+// The read is either the request parser's or, while an answer is made, the watch's: a pending read that sees
+// the client go. What the watch reads (a pipelined request) is kept in buffer_. A watch still pending when
+// the answer is finished becomes the wait for the next request.
 #pragma once
 
 #include <array>
@@ -35,7 +36,9 @@ using boost::system::error_code;
 inline constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
 
 template <typename Stream>
-class StreamConnection : public Connection, public Exchange, public std::enable_shared_from_this<StreamConnection<Stream>> {
+class StreamConnection : public Connection,
+                         public Exchange,
+                         public std::enable_shared_from_this<StreamConnection<Stream>> {
  public:
   template <typename... Args>
   StreamConnection(std::shared_ptr<ConnectionContext> context, Args&&... args)
@@ -69,11 +72,13 @@ class StreamConnection : public Connection, public Exchange, public std::enable_
     }
   }
   auto Self() { return this->shared_from_this(); }
-  void SetDeadline(std::chrono::milliseconds after) { deadline_.store((Clock::now() + after).time_since_epoch().count()); }
+  void SetDeadline(std::chrono::milliseconds after) {
+    deadline_.store((Clock::now() + after).time_since_epoch().count());
+  }
   void ClearDeadline() { deadline_.store(kNever); }
 
   asio::awaitable<void> Run();
-  asio::awaitable<bool> Handshake();      // by stream type
+  asio::awaitable<bool> Handshake();       // by stream type
   asio::awaitable<void> ShutdownStream();  // by stream type
   asio::awaitable<bool> ServeOne();
   asio::awaitable<bool> WaitForBytes();
@@ -94,7 +99,7 @@ class StreamConnection : public Connection, public Exchange, public std::enable_
   const std::shared_ptr<ConnectionContext> context_;
   Stream stream_;
   std::string peer_;
-  beast::flat_buffer buffer_;  // bytes read and not yet parsed
+  beast::flat_buffer buffer_;               // bytes read and not yet parsed
   std::atomic<int64_t> deadline_ = kNever;  // of the operation under way, in the clock's ticks
   bool timed_out_ = false;
   bool broken_ = false;  // nothing more can be sent
@@ -179,7 +184,7 @@ asio::awaitable<bool> StreamConnection<Stream>::ServeOne() {
   buffer_.shrink_to_fit();
   co_await Handle(std::move(request));
   gone_ = nullptr;
-  co_return answer_ == Answer::kDone && keep_alive_ && !broken_;
+  co_return answer_ == Answer::kDone&& keep_alive_ && !broken_;
 }
 
 template <typename Stream>
@@ -255,11 +260,12 @@ asio::awaitable<bool> StreamConnection<Stream>::CheckHeader(const Parser& parser
 template <typename Stream>
 asio::awaitable<bool> StreamConnection<Stream>::ReadBody(Parser& parser) {
   if (parser.is_done()) co_return true;
-  if (beast::iequals(parser.get()[beast::http::field::expect], "100-continue") && parser.get().version() == 11 &&
-      buffer_.size() == 0) {
+  if (beast::iequals(parser.get()[beast::http::field::expect], "100-continue") &&
+      parser.get().version() == 11 && buffer_.size() == 0) {
     if (!co_await WriteAll("HTTP/1.1 100 Continue\r\n\r\n")) co_return false;
   }
-  if (parser.content_length().value_or(1 << 20) > (4 << 10)) buffer_.reserve(64 << 10);  // large bodies in few reads
+  if (parser.content_length().value_or(1 << 20) > (4 << 10))
+    buffer_.reserve(64 << 10);  // large bodies in few reads
   SetDeadline(context_->limits.body_time);
   auto [ec, n] = co_await beast::http::async_read(stream_, buffer_, parser, kTuple);
   ClearDeadline();
@@ -276,10 +282,13 @@ asio::awaitable<void> StreamConnection<Stream>::RefuseFor(error_code ec) {
     timed_out_ = false;
     co_await Refuse(408, "The request did not arrive in time.");
   } else if (ec == error::header_limit || ec == error::buffer_overflow) {
-    co_await Refuse(431, "The request's header is larger than the limit of " + std::to_string(context_->limits.header_bytes) + " bytes.");
+    co_await Refuse(431, "The request's header is larger than the limit of " +
+                             std::to_string(context_->limits.header_bytes) + " bytes.");
   } else if (ec == error::body_limit) {
-    co_await Refuse(413, "The request's body is larger than the limit of " + std::to_string(context_->limits.body_bytes) + " bytes.");
-  } else if (ec == error::end_of_stream || ec == error::partial_message || ec.category() != make_error_code(error::bad_method).category()) {
+    co_await Refuse(413, "The request's body is larger than the limit of " +
+                             std::to_string(context_->limits.body_bytes) + " bytes.");
+  } else if (ec == error::end_of_stream || ec == error::partial_message ||
+             ec.category() != make_error_code(error::bad_method).category()) {
     broken_ = true;  // closed or reset in the middle of a request
   } else {
     co_await Refuse(400, "The request is not valid HTTP/1.1: " + ec.message() + ".");
@@ -291,7 +300,8 @@ asio::awaitable<void> StreamConnection<Stream>::Refuse(int status, std::string m
   keep_alive_ = false;
   co_await Send(context_->refusal(status, message));
   if (broken_) co_return;
-  // Closing with unread bytes would reset the connection, and the client might never see the answer: read on for a little.
+  // Closing with unread bytes would reset the connection, and the client might never see the answer: read on
+  // for a little.
   error_code ec;
   Socket().shutdown(asio::socket_base::shutdown_send, ec);
   SetDeadline(context_->limits.linger);
@@ -348,12 +358,14 @@ asio::awaitable<void> StreamConnection<Stream>::Send(Response response) {
 }
 
 template <typename Stream>
-void StreamConnection<Stream>::StartStream(int status, std::string_view content_type, const Headers& headers) {
+void StreamConnection<Stream>::StartStream(int status, std::string_view content_type,
+                                           const Headers& headers) {
   if (answer_ != Answer::kNone) return;
   if (context_->draining || !chunked_) keep_alive_ = false;
   answer_ = Answer::kStreaming;
   out_.clear();
-  AppendHead(status, content_type, headers, {.keep_alive = keep_alive_, .content_length = {}, .chunked = chunked_}, &out_);
+  AppendHead(status, content_type, headers,
+             {.keep_alive = keep_alive_, .content_length = {}, .chunked = chunked_}, &out_);
 }
 
 template <typename Stream>
@@ -431,7 +443,8 @@ void StreamConnection<Stream>::Watch() {
       self->ClientGone();
     }
     // Go on watching while an answer is made, unless the client piles requests up without end.
-    if (!ec && self->gone_ && self->answer_ != Answer::kDone && self->buffer_.size() < self->context_->limits.header_bytes) {
+    if (!ec && self->gone_ && self->answer_ != Answer::kDone &&
+        self->buffer_.size() < self->context_->limits.header_bytes) {
       self->Watch();
     } else {
       self->watch_ended_.Notify();

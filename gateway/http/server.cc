@@ -14,6 +14,7 @@
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <condition_variable>
+#include <filesystem>
 #include <mutex>
 #include <unordered_map>
 
@@ -29,6 +30,7 @@ using boost::system::error_code;
 namespace {
 
 constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
+constexpr auto kTlsCheckInterval = std::chrono::seconds(5);
 
 absl::StatusOr<std::pair<std::string, std::string>> SplitAddress(const std::string& address) {
   size_t colon = address.rfind(':');
@@ -41,18 +43,38 @@ absl::StatusOr<std::pair<std::string, std::string>> SplitAddress(const std::stri
 }
 
 absl::StatusOr<std::shared_ptr<asio::ssl::context>> LoadTls(const ServerOptions& options) {
-  if (options.certificate.empty() && options.key.empty()) return nullptr;
+  if (options.certificate.empty() && options.key.empty() && options.client_ca.empty()) return nullptr;
   if (options.certificate.empty() || options.key.empty()) {
     return absl::InvalidArgumentError("TLS needs both a certificate and a key");
   }
   auto context = std::make_shared<asio::ssl::context>(asio::ssl::context::tls_server);
   error_code ec;
-  context->set_options(asio::ssl::context::default_workarounds | asio::ssl::context::no_tlsv1 | asio::ssl::context::no_tlsv1_1, ec);
+  context->set_options(
+      asio::ssl::context::default_workarounds | asio::ssl::context::no_tlsv1 | asio::ssl::context::no_tlsv1_1,
+      ec);
   context->use_certificate_chain_file(options.certificate, ec);
-  if (ec) return absl::InvalidArgumentError(absl::StrCat("TLS certificate ", options.certificate, ": ", ec.message()));
+  if (ec)
+    return absl::InvalidArgumentError(
+        absl::StrCat("TLS certificate ", options.certificate, ": ", ec.message()));
   context->use_private_key_file(options.key, asio::ssl::context::pem, ec);
   if (ec) return absl::InvalidArgumentError(absl::StrCat("TLS key ", options.key, ": ", ec.message()));
+  if (options.client_ca.empty()) return context;
+  context->load_verify_file(options.client_ca, ec);
+  if (ec)
+    return absl::InvalidArgumentError(absl::StrCat("TLS client CA ", options.client_ca, ": ", ec.message()));
+  context->set_verify_mode(asio::ssl::verify_peer | asio::ssl::verify_fail_if_no_peer_cert, ec);
   return context;
+}
+
+// When the files of TLS were last written: changes when one of them does.
+std::vector<std::filesystem::file_time_type> WriteTimes(const ServerOptions& options) {
+  std::vector<std::filesystem::file_time_type> times;
+  for (const auto& path : {options.certificate, options.key, options.client_ca}) {
+    std::error_code ec;
+    times.push_back(path.empty() ? std::filesystem::file_time_type()
+                                 : std::filesystem::last_write_time(path, ec));
+  }
+  return times;
 }
 
 }  // namespace
@@ -60,7 +82,10 @@ absl::StatusOr<std::shared_ptr<asio::ssl::context>> LoadTls(const ServerOptions&
 class Server::Impl : public std::enable_shared_from_this<Server::Impl> {
  public:
   Impl(asio::io_context& io, ServerOptions options, Handler handler)
-      : io_(io), options_(std::move(options)), acceptor_(asio::make_strand(io)), sweep_(acceptor_.get_executor()) {
+      : io_(io),
+        options_(std::move(options)),
+        acceptor_(asio::make_strand(io)),
+        sweep_(acceptor_.get_executor()) {
     context_ = std::make_shared<ConnectionContext>();
     context_->limits = options_.limits;
     context_->handler = std::move(handler);
@@ -81,6 +106,7 @@ class Server::Impl : public std::enable_shared_from_this<Server::Impl> {
   asio::awaitable<void> Accept();
   asio::awaitable<void> Sweep();
   void Serve(tcp::socket socket);
+  void ReloadTls();
   void Closed(uint64_t id);
   template <typename F>
   void ForEach(F f) {
@@ -96,7 +122,10 @@ class Server::Impl : public std::enable_shared_from_this<Server::Impl> {
   asio::io_context& io_;
   const ServerOptions options_;
   std::shared_ptr<ConnectionContext> context_;
+  // For new connections; null: plain. On the acceptor's strand.
   std::shared_ptr<asio::ssl::context> tls_;
+  std::vector<std::filesystem::file_time_type> tls_times_;
+  std::chrono::steady_clock::time_point tls_checked_;
   tcp::acceptor acceptor_;
   asio::steady_timer sweep_;
   int port_ = 0;
@@ -116,8 +145,10 @@ absl::Status Server::Impl::Listen() {
   auto tls = LoadTls(options_);
   if (!tls.ok()) return tls.status();
   tls_ = *std::move(tls);
+  tls_times_ = WriteTimes(options_);
   auto failed = [&](std::string_view what, const error_code& ec) {
-    return absl::UnavailableError(absl::StrCat("cannot listen on ", options_.listen, ": ", std::string(what), ": ", ec.message()));
+    return absl::UnavailableError(
+        absl::StrCat("cannot listen on ", options_.listen, ": ", std::string(what), ": ", ec.message()));
   };
   error_code ec;
   tcp::resolver resolver(io_);
@@ -141,8 +172,10 @@ void Server::Impl::Start() {
     --self->loops_;
     self->changed_.notify_all();
   };
-  asio::co_spawn(acceptor_.get_executor(), [self = shared_from_this()] { return self->Accept(); }, ended);
-  asio::co_spawn(acceptor_.get_executor(), [self = shared_from_this()] { return self->Sweep(); }, ended);
+  asio::co_spawn(
+      acceptor_.get_executor(), [self = shared_from_this()] { return self->Accept(); }, ended);
+  asio::co_spawn(
+      acceptor_.get_executor(), [self = shared_from_this()] { return self->Sweep(); }, ended);
 }
 
 asio::awaitable<void> Server::Impl::Accept() {
@@ -168,7 +201,8 @@ void Server::Impl::Serve(tcp::socket socket) {
   {
     std::lock_guard lock(mutex_);
     if (context_->draining || connections_.size() >= options_.limits.connections) return;  // closes it
-    connection = tls_ ? NewTlsConnection(std::move(socket), tls_, context_) : NewTcpConnection(std::move(socket), context_);
+    connection = tls_ ? NewTlsConnection(std::move(socket), tls_, context_)
+                      : NewTcpConnection(std::move(socket), context_);
     id = next_id_++;
     connections_.emplace(id, connection);
   }
@@ -185,17 +219,37 @@ void Server::Impl::Closed(uint64_t id) {
   changed_.notify_all();
 }
 
-// One timer for all connections' deadlines: they are far apart and need no precision, and an idle stream costs none of its own.
+// One timer for all connections' deadlines: they are far apart and need no precision, and an idle stream
+// costs none of its own.
 asio::awaitable<void> Server::Impl::Sweep() {
   const Limits& l = options_.limits;
   auto shortest = std::min({l.idle, l.header_time, l.body_time, l.write_time, l.linger});
-  auto period = std::clamp<std::chrono::milliseconds>(shortest / 8, std::chrono::milliseconds(5), std::chrono::milliseconds(500));
+  auto period = std::clamp<std::chrono::milliseconds>(shortest / 8, std::chrono::milliseconds(5),
+                                                      std::chrono::milliseconds(500));
   while (acceptor_.is_open()) {
     sweep_.expires_after(period);
     if (auto [ec] = co_await sweep_.async_wait(kTuple); ec) break;
     auto now = std::chrono::steady_clock::now();
     ForEach([now](Connection& connection) { connection.CheckDeadline(now); });
+    if (tls_ && now - tls_checked_ > kTlsCheckInterval) {
+      tls_checked_ = now;
+      ReloadTls();
+    }
   }
+}
+
+// Connections keep the context they began with.
+void Server::Impl::ReloadTls() {
+  auto times = WriteTimes(options_);
+  if (times == tls_times_) return;
+  auto fresh = LoadTls(options_);
+  if (!fresh.ok()) {  // half-written files, say: tried again at the next look
+    spdlog::warn("new TLS files are not usable, the old ones stay: {}", fresh.status().ToString());
+    return;
+  }
+  tls_ = *std::move(fresh);
+  tls_times_ = std::move(times);
+  spdlog::info("TLS files re-read");
 }
 
 void Server::Impl::Shutdown(std::chrono::milliseconds deadline) {
@@ -204,7 +258,8 @@ void Server::Impl::Shutdown(std::chrono::milliseconds deadline) {
     if (std::exchange(shut_down_, true)) return;
     context_->draining = true;
   }
-  // The sweep goes on until the end: draining must not wait for a client that stalls. So only the acceptor stops here.
+  // The sweep goes on until the end: draining must not wait for a client that stalls. So only the acceptor
+  // stops here.
   asio::post(acceptor_.get_executor(), [self = shared_from_this()] {
     error_code ec;
     self->acceptor_.cancel(ec);
@@ -234,7 +289,8 @@ const std::string& Server::address() const { return impl_->address(); }
 size_t Server::connections() const { return impl_->connections(); }
 void Server::Shutdown(std::chrono::milliseconds deadline) { impl_->Shutdown(deadline); }
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(asio::io_context& io, ServerOptions options, Handler handler) {
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(asio::io_context& io, ServerOptions options,
+                                                      Handler handler) {
   auto impl = std::make_shared<Impl>(io, std::move(options), std::move(handler));
   if (absl::Status listening = impl->Listen(); !listening.ok()) return listening;
   impl->Start();

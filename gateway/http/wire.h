@@ -17,7 +17,8 @@ struct HeadOptions {
   std::optional<size_t> content_length;  // absent: chunked, or until the connection closes
   bool chunked = false;
 };
-void AppendHead(int status, std::string_view content_type, const Headers& headers, const HeadOptions& options, std::string* out);
+void AppendHead(int status, std::string_view content_type, const Headers& headers, const HeadOptions& options,
+                std::string* out);
 // data must not be empty: an empty chunk ends the body.
 void AppendChunk(std::string_view data, std::string* out);
 inline constexpr std::string_view kLastChunk = "0\r\n\r\n";

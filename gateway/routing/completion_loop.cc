@@ -5,7 +5,8 @@
 
 namespace quire::gateway {
 
-CompletionLoop::CompletionLoop() : queue_(std::make_unique<grpc::CompletionQueue>()), thread_([this] { Run(); }) {
+CompletionLoop::CompletionLoop()
+    : queue_(std::make_unique<grpc::CompletionQueue>()), thread_([this] { Run(); }) {
   pthread_setname_np(thread_.native_handle(), "gateway-grpc");
 }
 

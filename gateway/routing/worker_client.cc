@@ -28,14 +28,15 @@ struct MethodTag final : CompletionTag {
   Owner* const owner;
 };
 
-// The gRPC side of a generation. It keeps itself alive until the call has ended and gRPC has given back every tag, which may be
-// after its reader has gone.
+// The gRPC side of a generation. It keeps itself alive until the call has ended and gRPC has given back every
+// tag, which may be after its reader has gone.
 class GenerateCall {
  public:
   explicit GenerateCall(CompletionLoop& loop) : loop_(loop) { loop_.Begin(); }
   ~GenerateCall() { loop_.End(); }
 
-  void Start(v1::Inference::Stub& stub, const v1::GenerateRequest& request, std::shared_ptr<GenerateCall> self) {
+  void Start(v1::Inference::Stub& stub, const v1::GenerateRequest& request,
+             std::shared_ptr<GenerateCall> self) {
     std::lock_guard lock(mutex_);
     self_ = std::move(self);
     operations_ = 2;
@@ -148,7 +149,9 @@ class RemoteGeneration final : public Generation {
  public:
   explicit RemoteGeneration(std::shared_ptr<GenerateCall> call) : call_(std::move(call)) {}
   ~RemoteGeneration() override { call_->Cancel(); }
-  asio::awaitable<bool> Read(std::vector<v1::GenerateResponse>* messages) override { return call_->Read(messages); }
+  asio::awaitable<bool> Read(std::vector<v1::GenerateResponse>* messages) override {
+    return call_->Read(messages);
+  }
   absl::Status status() const override { return call_->status(); }
   void Cancel() override { call_->Cancel(); }
 
@@ -208,7 +211,8 @@ class RemoteWorker final : public WorkerClient {
     return std::make_shared<RemoteGeneration>(std::move(call));
   }
 
-  asio::awaitable<absl::StatusOr<v1::DescribeModelResponse>> Describe(std::chrono::milliseconds timeout) override {
+  asio::awaitable<absl::StatusOr<v1::DescribeModelResponse>> Describe(
+      std::chrono::milliseconds timeout) override {
     auto call = std::make_shared<DescribeCall>(loop_);
     call->context().set_deadline(std::chrono::system_clock::now() + timeout);
     {
@@ -216,7 +220,8 @@ class RemoteWorker final : public WorkerClient {
       if (closed_) call->context().TryCancel();
       describe_ = call;
     }
-    call->Start(stub_->PrepareAsyncDescribeModel(&call->context(), v1::DescribeModelRequest(), &loop_.queue()), call);
+    call->Start(
+        stub_->PrepareAsyncDescribeModel(&call->context(), v1::DescribeModelRequest(), &loop_.queue()), call);
     co_return co_await call->Result();
   }
 
@@ -239,7 +244,8 @@ class RemoteWorker final : public WorkerClient {
 
 }  // namespace
 
-std::shared_ptr<WorkerClient> WorkerClient::Create(std::shared_ptr<grpc::Channel> channel, CompletionLoop& loop) {
+std::shared_ptr<WorkerClient> WorkerClient::Create(std::shared_ptr<grpc::Channel> channel,
+                                                   CompletionLoop& loop) {
   return std::make_shared<RemoteWorker>(std::move(channel), loop);
 }
 

@@ -19,13 +19,14 @@ namespace quire::gateway {
 
 class CompletionLoop;
 
-// One running Generate. Read by one coroutine; Cancel from any thread. Dropping the last reference cancels the call.
+// One running Generate. Read by one coroutine; Cancel from any thread. Dropping the last reference cancels
+// the call.
 class Generation {
  public:
   virtual ~Generation() = default;
 
-  // Waits, then appends all messages that have come to *messages. false: the stream has ended and all was read; see status().
-  // At most some dozens of messages are held: a reader that is slow slows the worker.
+  // Waits, then appends all messages that have come to *messages. false: the stream has ended and all was
+  // read; see status(). At most some dozens of messages are held: a reader that is slow slows the worker.
   virtual boost::asio::awaitable<bool> Read(std::vector<v1::GenerateResponse>* messages) = 0;
   // Why the stream ended. REQUIRES: Read returned false.
   virtual absl::Status status() const = 0;
@@ -42,7 +43,8 @@ class WorkerClient {
 
   virtual std::shared_ptr<Generation> Generate(const v1::GenerateRequest& request) = 0;
   // One at a time.
-  virtual boost::asio::awaitable<absl::StatusOr<v1::DescribeModelResponse>> Describe(std::chrono::milliseconds timeout) = 0;
+  virtual boost::asio::awaitable<absl::StatusOr<v1::DescribeModelResponse>> Describe(
+      std::chrono::milliseconds timeout) = 0;
   // A channel that failed to connect waits before it tries again; this ends the waiting.
   virtual void ReconnectNow() = 0;
   // Cancels the Describe under way and makes later ones fail.

@@ -24,18 +24,23 @@ namespace {
 
 struct Worker {
   Worker(std::string name, std::shared_ptr<WorkerClient> client, const asio::any_io_executor& executor)
-      : name(std::move(name)), client(std::move(client)), strand(asio::make_strand(executor)), pause(strand) {}
+      : name(std::move(name)),
+        client(std::move(client)),
+        strand(asio::make_strand(executor)),
+        pause(strand) {}
   const std::string name;
   const std::shared_ptr<WorkerClient> client;
   const asio::strand<asio::any_io_executor> strand;
-  asio::steady_timer pause;                 // between probes; on the strand
-  std::shared_ptr<const ModelInfo> model;   // null: not ready. Guarded by the pool's mutex.
+  asio::steady_timer pause;                // between probes; on the strand
+  std::shared_ptr<const ModelInfo> model;  // null: not ready. Guarded by the pool's mutex.
 };
 
 std::shared_ptr<const ModelInfo> ToModel(const v1::DescribeModelResponse& response) {
   auto model = std::make_shared<ModelInfo>();
   model->name = response.name();
-  model->fingerprint = "fp_" + HexString(AsBytes(response.fingerprint()).first(std::min<size_t>(5, response.fingerprint().size())));
+  model->fingerprint =
+      "fp_" +
+      HexString(AsBytes(response.fingerprint()).first(std::min<size_t>(5, response.fingerprint().size())));
   model->created = response.created();
   model->context_tokens = response.context_tokens();
   model->vocabulary = response.vocabulary();
@@ -47,7 +52,8 @@ std::shared_ptr<const ModelInfo> ToModel(const v1::DescribeModelResponse& respon
 
 class WorkerPool::Impl : public std::enable_shared_from_this<WorkerPool::Impl> {
  public:
-  Impl(asio::any_io_executor executor, PoolOptions options) : executor_(std::move(executor)), options_(std::move(options)) {}
+  Impl(asio::any_io_executor executor, PoolOptions options)
+      : executor_(std::move(executor)), options_(std::move(options)) {}
 
   void Start(std::vector<WorkerEndpoint> endpoints) {
     for (auto& endpoint : endpoints) {
@@ -87,8 +93,10 @@ class WorkerPool::Impl : public std::enable_shared_from_this<WorkerPool::Impl> {
         if (worker->model) models.push_back(worker->model);
       }
     }
-    std::stable_sort(models.begin(), models.end(), [](const auto& a, const auto& b) { return a->name < b->name; });
-    models.erase(std::unique(models.begin(), models.end(), [](const auto& a, const auto& b) { return a->name == b->name; }),
+    std::stable_sort(models.begin(), models.end(),
+                     [](const auto& a, const auto& b) { return a->name < b->name; });
+    models.erase(std::unique(models.begin(), models.end(),
+                             [](const auto& a, const auto& b) { return a->name == b->name; }),
                  models.end());
     return models;
   }
@@ -103,7 +111,8 @@ class WorkerPool::Impl : public std::enable_shared_from_this<WorkerPool::Impl> {
 
   bool ready() const {
     std::lock_guard lock(mutex_);
-    return std::any_of(workers_.begin(), workers_.end(), [](const auto& worker) { return worker->model != nullptr; });
+    return std::any_of(workers_.begin(), workers_.end(),
+                       [](const auto& worker) { return worker->model != nullptr; });
   }
 
   // The next ready worker of the model, in turn.
@@ -146,7 +155,8 @@ class WorkerPool::Impl : public std::enable_shared_from_this<WorkerPool::Impl> {
     return stopping_;
   }
 
-  void SetModel(const std::shared_ptr<Worker>& worker, std::shared_ptr<const ModelInfo> model, const absl::Status& status) {
+  void SetModel(const std::shared_ptr<Worker>& worker, std::shared_ptr<const ModelInfo> model,
+                const absl::Status& status) {
     std::shared_ptr<const ModelInfo> before = model;
     {
       std::lock_guard lock(mutex_);
@@ -154,7 +164,8 @@ class WorkerPool::Impl : public std::enable_shared_from_this<WorkerPool::Impl> {
     }
     if ((before != nullptr) == (model != nullptr)) return;
     if (model) {
-      spdlog::info("worker {} is ready: model {}, {} tokens of context", worker->name, model->name, model->context_tokens);
+      spdlog::info("worker {} is ready: model {}, {} tokens of context", worker->name, model->name,
+                   model->context_tokens);
     } else {
       spdlog::warn("worker {} is not ready: {}", worker->name, status.ToString());
     }
@@ -179,7 +190,10 @@ class WorkerPool::Impl : public std::enable_shared_from_this<WorkerPool::Impl> {
 class PooledGeneration final : public Generation {
  public:
   PooledGeneration(WorkerPool::Impl& pool, std::string model, v1::GenerateRequest request)
-      : pool_(pool), model_(std::move(model)), request_(std::move(request)), attempts_left_(pool.workers_.size()) {
+      : pool_(pool),
+        model_(std::move(model)),
+        request_(std::move(request)),
+        attempts_left_(pool.workers_.size()) {
     NextWorker();
   }
 
@@ -214,7 +228,8 @@ class PooledGeneration final : public Generation {
       return false;
     }
     if (!worker) {
-      if (status_.ok()) status_ = absl::UnavailableError(absl::StrCat("no worker serves ", model_, " at the moment"));
+      if (status_.ok())
+        status_ = absl::UnavailableError(absl::StrCat("no worker serves ", model_, " at the moment"));
       return false;
     }
     --attempts_left_;
@@ -238,7 +253,8 @@ class PooledGeneration final : public Generation {
 WorkerPool::WorkerPool(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 WorkerPool::~WorkerPool() { Shutdown(); }
 
-std::unique_ptr<WorkerPool> WorkerPool::Start(asio::any_io_executor executor, std::vector<WorkerEndpoint> workers, PoolOptions options) {
+std::unique_ptr<WorkerPool> WorkerPool::Start(asio::any_io_executor executor,
+                                              std::vector<WorkerEndpoint> workers, PoolOptions options) {
   auto impl = std::make_shared<Impl>(std::move(executor), std::move(options));
   impl->Start(std::move(workers));
   return std::unique_ptr<WorkerPool>(new WorkerPool(std::move(impl)));
@@ -247,7 +263,9 @@ std::unique_ptr<WorkerPool> WorkerPool::Start(asio::any_io_executor executor, st
 void WorkerPool::Shutdown() { impl_->Shutdown(); }
 bool WorkerPool::ready() const { return impl_->ready(); }
 std::vector<std::shared_ptr<const ModelInfo>> WorkerPool::Models() const { return impl_->Models(); }
-std::shared_ptr<const ModelInfo> WorkerPool::FindModel(const std::string& name) const { return impl_->FindModel(name); }
+std::shared_ptr<const ModelInfo> WorkerPool::FindModel(const std::string& name) const {
+  return impl_->FindModel(name);
+}
 
 std::shared_ptr<Generation> WorkerPool::Generate(const std::string& model, v1::GenerateRequest request) {
   return std::make_shared<PooledGeneration>(*impl_, model, std::move(request));

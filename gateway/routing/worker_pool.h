@@ -40,15 +40,16 @@ struct PoolOptions {
   std::function<void(const std::string& worker, bool ready)> on_change;
 };
 
-// Each worker is asked to describe its model again and again; one that answers is ready. A request goes to the ready workers of its
-// model in turn. Thread-safe.
+// Each worker is asked to describe its model again and again; one that answers is ready. A request goes to
+// the ready workers of its model in turn. Thread-safe.
 class WorkerPool {
  public:
   // REQUIRES: the executor's context runs until Shutdown has returned.
-  static std::unique_ptr<WorkerPool> Start(boost::asio::any_io_executor executor, std::vector<WorkerEndpoint> workers,
-                                           PoolOptions options = {});
+  static std::unique_ptr<WorkerPool> Start(boost::asio::any_io_executor executor,
+                                           std::vector<WorkerEndpoint> workers, PoolOptions options = {});
   ~WorkerPool();
-  // Stops probing and waits for all calls to end. REQUIRES: no Generation of this pool is left. Not for the executor's threads.
+  // Stops probing and waits for all calls to end. REQUIRES: no Generation of this pool is left. Not for the
+  // executor's threads.
   void Shutdown();
 
   bool ready() const;  // at least one worker is
@@ -57,8 +58,8 @@ class WorkerPool {
   // Null if no ready worker serves it.
   std::shared_ptr<const ModelInfo> FindModel(const std::string& name) const;
 
-  // Starts a generation on a worker that serves the model. While nothing has come back, a worker that turns out to be gone
-  // (UNAVAILABLE) is replaced by the next; with none left, Read ends with UNAVAILABLE.
+  // Starts a generation on a worker that serves the model. While nothing has come back, a worker that turns
+  // out to be gone (UNAVAILABLE) is replaced by the next; with none left, Read ends with UNAVAILABLE.
   std::shared_ptr<Generation> Generate(const std::string& model, v1::GenerateRequest request);
 
  private:
