@@ -8,7 +8,7 @@
 namespace quire {
 namespace {
 
-constexpr std::string_view kMagic = "QKV1";
+constexpr uint32_t kMagic = 0x31564B51;  // "QKV1"
 constexpr uint16_t kVersion = 1;
 constexpr size_t kFixedBytes = 192, kChecksumBytes = 8;
 
@@ -106,8 +106,10 @@ uint64_t HeaderBytesFor(size_t layers, size_t levels, size_t checksums) {
 
 std::vector<uint8_t> SerializeHeader(const BlockHeader& header) {
   uint64_t size = HeaderBytesFor(header.codecs.size(), header.levels.size(), header.checksums.size());
-  std::vector<uint8_t> bytes(kMagic.begin(), kMagic.end());
+  std::vector<uint8_t> bytes;
+  bytes.reserve(size);
   ByteWriter out(&bytes);
+  out.Put(kMagic);
   out.Put(kVersion);
   out.Put(uint16_t{0});  // flags
   out.Put(static_cast<uint32_t>(size));
@@ -121,7 +123,7 @@ std::vector<uint8_t> SerializeHeader(const BlockHeader& header) {
   out.Put(header.rotation_seed);
   out.Put(static_cast<uint32_t>(header.checksums.size()));
   out.Put(uint32_t{0});
-  for (const Digest& digest : {header.fingerprint, header.identity.parent, header.identity.key, header.profile}) out.PutBytes(digest.bytes);
+  for (const Digest& digest : {header.fingerprint, header.identity.parent, header.identity.key, header.profile}) out.Put(digest.bytes);
   for (const LayerCodec& codec : header.codecs) {
     out.Put(static_cast<uint8_t>(codec.codec));
     out.Put(codec.k_bits);
@@ -148,7 +150,7 @@ std::vector<uint8_t> SerializeHeader(const BlockHeader& header) {
 absl::StatusOr<uint32_t> HeaderBytes(Bytes prefix) {
   if (prefix.size() < kHeaderPrefixBytes) return Malformed(absl::StrCat("only ", prefix.size(), " bytes"));
   ByteReader in(prefix);
-  if (AsString(in.GetBytes(kMagic.size())) != kMagic) return Malformed("no magic QKV1");
+  if (in.Get<uint32_t>() != kMagic) return Malformed("no magic QKV1");
   uint16_t version = in.Get<uint16_t>(), flags = in.Get<uint16_t>();
   if (version != kVersion) {
     return absl::UnimplementedError(absl::StrCat("object header: version ", version, " is unknown, ", kVersion, " is read"));

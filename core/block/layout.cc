@@ -10,7 +10,7 @@
 namespace quire {
 namespace {
 
-constexpr std::string_view kLayoutMagic = "QKVL";
+constexpr uint32_t kLayoutMagic = 0x4C564B51;  // "QKVL"
 constexpr uint16_t kLayoutVersion = 1;
 
 std::string_view Name(StreamKind kind) {
@@ -74,8 +74,10 @@ absl::Status Layout::Validate() const {
 }
 
 std::vector<uint8_t> Layout::Serialize() const {
-  std::vector<uint8_t> bytes(kLayoutMagic.begin(), kLayoutMagic.end());
+  std::vector<uint8_t> bytes;
+  bytes.reserve(68 + rope_state.size() + layers.size() * 36);
   ByteWriter out(&bytes);
+  out.Put(kLayoutMagic);
   out.Put(kLayoutVersion);
   out.Put(static_cast<uint8_t>(dtype));
   out.Put(uint8_t{0});
@@ -83,7 +85,7 @@ std::vector<uint8_t> Layout::Serialize() const {
   out.Put(static_cast<uint16_t>(codebook));
   out.Put(block_tokens);
   out.Put(rotation_seed);
-  out.PutBytes(model_digest.bytes);
+  out.Put(model_digest.bytes);
   out.PutString(rope_state);
   out.Put(static_cast<uint32_t>(layers.size()));
   for (const LayerLayout& layer : layers) {
@@ -102,7 +104,7 @@ absl::StatusOr<Layout> Layout::Parse(Bytes bytes) {
   auto bad = [](const std::string& what) { return absl::DataLossError(absl::StrCat("layout bytes: ", what)); };
   ByteReader in(bytes);
   Layout layout;
-  if (AsString(in.GetBytes(kLayoutMagic.size())) != kLayoutMagic) return bad("no magic QKVL");
+  if (in.Get<uint32_t>() != kLayoutMagic) return bad("no magic QKVL");
   if (uint16_t version = in.Get<uint16_t>(); in.ok() && version != kLayoutVersion) {
     return absl::UnimplementedError(absl::StrCat("layout bytes: version ", version, " is unknown, ", kLayoutVersion, " is read"));
   }
