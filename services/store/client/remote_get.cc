@@ -1,0 +1,87 @@
+#include "services/store/client/remote_get.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+#include "services/runtime/status.h"
+
+namespace quire::store {
+
+absl::Status RemoteGet::Run(v1::KvStore::Stub& stub, std::chrono::system_clock::time_point deadline) {
+  next_ = 0;
+  object_.clear();
+  grpc::ClientContext context;
+  context.set_deadline(deadline);
+  std::unique_ptr<grpc::ClientReader<v1::GetResponse>> stream = stub.Get(&context, request_);
+  v1::GetResponse response;  // reused for every chunk
+  absl::Status status;
+  while (status.ok() && stream->Read(&response)) {
+    if (response.has_miss()) {
+      const v1::GetMiss& miss = response.miss();
+      status = Miss(miss.block(), absl::Status(static_cast<absl::StatusCode>(miss.code()), miss.message()));
+    } else if (response.has_data()) {
+      status = Take(response.data());
+    }
+  }
+  if (!status.ok()) {
+    context.TryCancel();
+    stream->Finish();
+    return status;
+  }
+  QUIRE_RETURN_IF_ERROR(runtime::FromGrpc(stream->Finish()));
+  if (next_ != blocks_.size()) {
+    return absl::InternalError(absl::StrCat("store ended a Get after ", next_, " of ", blocks_.size(), " blocks"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RemoteGet::Miss(uint32_t block, const absl::Status& why) {
+  if (block != next_ || block >= blocks_.size() || !object_.empty() || why.ok()) {
+    return absl::InternalError(absl::StrCat("store reported a miss of block ", block, " where block ", next_, " comes next"));
+  }
+  ++next_;
+  started_ = true;
+  return sink_.on_miss(block, why);
+}
+
+absl::Status RemoteGet::Take(const v1::BlockData& data) {
+  constexpr uint64_t kReserveAtMost = 64 << 20;  // a length is believed only as its bytes come
+  if (data.block() != next_ || next_ >= blocks_.size() || data.offset() != object_.size() || data.data().empty()) {
+    return absl::InternalError(absl::StrCat("store sent block ", data.block(), " at ", data.offset(), " where block ", next_, " at ",
+                                            object_.size(), " comes next"));
+  }
+  if (object_.empty()) {
+    object_bytes_ = data.object_bytes();
+    object_.reserve(std::min(object_bytes_, kReserveAtMost));
+  }
+  if (data.data().size() > object_bytes_ - object_.size()) {
+    return absl::InternalError(absl::StrCat("store sent more than ", object_bytes_, " bytes of block ", next_));
+  }
+  Bytes bytes = AsBytes(data.data());
+  object_.insert(object_.end(), bytes.begin(), bytes.end());
+  return object_.size() == object_bytes_ ? Complete() : absl::OkStatus();
+}
+
+absl::Status RemoteGet::Verify() const {
+  QUIRE_ASSIGN_OR_RETURN(BlockHeader header, ParseHeader(object_));
+  if (!header.part.Covers(wanted_)) return absl::DataLossError("the block that came does not cover the part asked for");
+  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<const BlockCodec> codec, codec_of_(header.part));
+  QUIRE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::Open(std::move(codec), blocks_[next_], object_));
+  return reader.Verify();
+}
+
+absl::Status RemoteGet::Complete() {
+  absl::Status verified = Verify();
+  uint32_t block = next_++;
+  started_ = true;
+  absl::Status status =
+      verified.ok() ? sink_.on_block(block, object_)
+                    : sink_.on_miss(block, absl::DataLossError(absl::StrCat("the block did not arrive as it was stored: ",
+                                                                            std::string(verified.message()))));
+  object_.clear();
+  return status;
+}
+
+}  // namespace quire::store

@@ -1,0 +1,184 @@
+#include "services/store/engine/allocator.h"
+
+#include <bit>
+
+namespace quire::store {
+
+ExtentAllocator::ExtentAllocator(uint64_t capacity) : capacity_(capacity / kGranule * kGranule) {
+  for (auto& list : heads_) list.fill(kNone);
+  if (capacity_ == 0) return;
+  uint32_t all = NewRecord();
+  records_[all].offset = 0;
+  records_[all].size_free = capacity_;
+  PushFree(all);
+}
+
+// Sizes below 32 granules have a list each; above, 32 lists share each power of two.
+ExtentAllocator::Class ExtentAllocator::ClassOf(uint64_t size) {
+  uint64_t n = size / kGranule;
+  if (n < kSecond) return {0, static_cast<int>(n)};
+  int log = std::bit_width(n) - 1;
+  return {log - kSecondBits + 1, static_cast<int>((n >> (log - kSecondBits)) - kSecond)};
+}
+
+uint32_t ExtentAllocator::NewRecord() {
+  if (spare_.empty()) {
+    records_.emplace_back();
+    return static_cast<uint32_t>(records_.size() - 1);
+  }
+  uint32_t index = spare_.back();
+  spare_.pop_back();
+  records_[index] = Record{};
+  return index;
+}
+
+void ExtentAllocator::PushFree(uint32_t index) {
+  Record& record = records_[index];
+  Class c = ClassOf(record.size());
+  uint32_t& head = heads_[c.first][c.second];
+  record.size_free |= 1;
+  record.previous_free = kNone;
+  record.next_free = head;
+  if (head != kNone) records_[head].previous_free = index;
+  head = index;
+  first_bits_ |= uint64_t{1} << c.first;
+  second_bits_[c.first] |= uint32_t{1} << c.second;
+}
+
+void ExtentAllocator::RemoveFree(uint32_t index) {
+  Record& record = records_[index];
+  if (record.next_free != kNone) records_[record.next_free].previous_free = record.previous_free;
+  if (record.previous_free != kNone) {
+    records_[record.previous_free].next_free = record.next_free;
+  } else {
+    Class c = ClassOf(record.size());
+    heads_[c.first][c.second] = record.next_free;
+    if (record.next_free == kNone) {
+      second_bits_[c.first] &= ~(uint32_t{1} << c.second);
+      if (second_bits_[c.first] == 0) first_bits_ &= ~(uint64_t{1} << c.first);
+    }
+  }
+  record.size_free &= ~uint64_t{1};
+}
+
+std::optional<uint32_t> ExtentAllocator::FindFree(uint64_t size) const {
+  Class c = ClassOf(size);
+  uint32_t index = heads_[c.first][c.second];
+  for (int i = 0; i < kExactTries && index != kNone; ++i, index = records_[index].next_free) {
+    if (records_[index].size() >= size) return index;
+  }
+  // Everything in a class above is large enough.
+  uint32_t second = c.second + 1 < kSecond ? second_bits_[c.first] & (~uint32_t{0} << (c.second + 1)) : 0;
+  int first = c.first;
+  if (second == 0) {
+    uint64_t above = first_bits_ & (~uint64_t{0} << (c.first + 1));
+    if (above == 0) return std::nullopt;
+    first = std::countr_zero(above);
+    second = second_bits_[first];
+  }
+  return heads_[first][std::countr_zero(second)];
+}
+
+void ExtentAllocator::SplitAbove(uint32_t index, uint64_t size) {
+  uint64_t rest = records_[index].size() - size;
+  if (rest == 0) return;
+  uint32_t upper = NewRecord();  // may move records_
+  Record& lower = records_[index];
+  Record& record = records_[upper];
+  record.offset = lower.offset + size;
+  record.size_free = rest;
+  record.below = index;
+  record.above = lower.above;
+  if (record.above != kNone) records_[record.above].below = upper;
+  lower.above = upper;
+  lower.size_free = size;
+  MergeAbove(upper);
+  PushFree(upper);
+}
+
+void ExtentAllocator::MergeAbove(uint32_t index) {
+  uint32_t upper = records_[index].above;
+  if (upper == kNone || !records_[upper].free()) return;
+  RemoveFree(upper);
+  Record& record = records_[index];
+  record.size_free += records_[upper].size();
+  record.above = records_[upper].above;
+  if (record.above != kNone) records_[record.above].below = index;
+  spare_.push_back(upper);
+}
+
+std::optional<ExtentAllocator::Handle> ExtentAllocator::Allocate(uint64_t bytes) {
+  if (bytes == 0 || bytes > capacity_) return std::nullopt;
+  uint64_t size = Round(bytes);
+  std::optional<uint32_t> index = FindFree(size);
+  if (!index) return std::nullopt;
+  RemoveFree(*index);
+  SplitAbove(*index, size);
+  used_ += size + kRecordBytes;
+  ++objects_;
+  return *index;
+}
+
+void ExtentAllocator::Free(Handle handle) {
+  used_ -= records_[handle].size() + kRecordBytes;
+  --objects_;
+  MergeAbove(handle);
+  uint32_t lower = records_[handle].below;
+  if (lower != kNone && records_[lower].free()) {
+    RemoveFree(lower);
+    PushFree(handle);  // so that MergeAbove may take it in
+    MergeAbove(lower);
+    handle = lower;
+  }
+  PushFree(handle);
+}
+
+void ExtentAllocator::Shrink(Handle handle, uint64_t bytes) {
+  uint64_t size = Round(bytes);
+  used_ -= records_[handle].size() - size;
+  SplitAbove(handle, size);
+}
+
+uint64_t ExtentAllocator::largest_free() const {
+  if (first_bits_ == 0) return 0;
+  int first = std::bit_width(first_bits_) - 1;
+  int second = std::bit_width(second_bits_[first]) - 1;
+  uint64_t largest = 0;
+  for (uint32_t i = heads_[first][second]; i != kNone; i = records_[i].next_free) {
+    largest = std::max(largest, records_[i].size());
+  }
+  return largest;
+}
+
+bool ExtentAllocator::Consistent() const {
+  if (capacity_ == 0) return records_.empty();
+  std::vector<bool> spare(records_.size());
+  for (uint32_t i : spare_) spare[i] = true;
+  uint32_t at = kNone;
+  for (uint32_t i = 0; i < records_.size(); ++i) {
+    if (!spare[i] && records_[i].below == kNone) {
+      if (at != kNone) return false;  // two lowest blocks
+      at = i;
+    }
+  }
+  uint64_t offset = 0, used = 0, objects = 0;
+  bool below_free = false;
+  for (uint32_t below = kNone; at != kNone; below = at, at = records_[at].above) {
+    const Record& r = records_[at];
+    if (r.offset != offset || r.size() == 0 || r.below != below || (r.free() && below_free)) return false;
+    if (r.free()) {
+      Class c = ClassOf(r.size());
+      bool listed = false;
+      for (uint32_t i = heads_[c.first][c.second]; i != kNone; i = records_[i].next_free) listed |= i == at;
+      if (!listed || !(second_bits_[c.first] >> c.second & 1) || !(first_bits_ >> c.first & 1)) return false;
+    } else {
+      used += r.size() + kRecordBytes;
+      ++objects;
+    }
+    below_free = r.free();
+    offset += r.size();
+  }
+  return offset == capacity_ && used == used_ && objects == objects_;
+}
+
+}  // namespace quire::store

@@ -1,0 +1,115 @@
+#include "services/store/engine/host_tier.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <string>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+
+namespace quire::store {
+namespace {
+
+constexpr uint64_t kMinBytes = 1 << 20;
+constexpr uint64_t kPage = 4096;
+
+// Memory this process may use at most: the machine's, or less where a control group says so.
+uint64_t MemoryLimit() {
+  uint64_t limit = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGE_SIZE));
+  for (const char* path : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+    std::ifstream file(path);
+    std::string text;
+    uint64_t value = 0;
+    if (file >> text && absl::SimpleAtoi(text, &value)) limit = std::min(limit, value);  // "max" is no number
+  }
+  return limit;
+}
+
+bool Prefault(uint8_t* base, uint64_t bytes) {
+#ifdef MADV_POPULATE_WRITE
+  if (madvise(base, bytes, MADV_POPULATE_WRITE) == 0) return true;
+  if (errno != EINVAL) return false;  // EINVAL: a kernel before 5.14
+#endif
+  for (uint64_t at = 0; at < bytes; at += kPage) static_cast<volatile uint8_t*>(base)[at] = 0;
+  return true;
+}
+
+}  // namespace
+
+class HostTier::Object : public TierObject {
+ public:
+  Object(std::shared_ptr<HostTier> tier, ExtentAllocator::Handle handle, uint8_t* data, uint64_t bytes)
+      : tier_(std::move(tier)), handle_(handle), data_(data), bytes_(bytes) {}
+  ~Object() override {
+    absl::MutexLock lock(&tier_->mu_);
+    tier_->allocator_.Free(handle_);
+  }
+
+  uint64_t bytes() const override { return bytes_; }
+  uint64_t charged() const override { return ExtentAllocator::Charge(bytes_); }
+  absl::Status Write(uint64_t offset, Bytes data) override {
+    if (offset > bytes_ || data.size() > bytes_ - offset) {
+      return absl::OutOfRangeError(absl::StrCat("write of ", data.size(), " bytes at ", offset, " into an object of ", bytes_));
+    }
+    if (!data.empty()) std::memcpy(data_ + offset, data.data(), data.size());
+    return absl::OkStatus();
+  }
+  // The caller holds the object, and with it the bytes: no owner of their own.
+  absl::StatusOr<PinnedBytes> Read() override { return PinnedBytes{nullptr, {data_, bytes_}}; }
+
+ private:
+  std::shared_ptr<HostTier> tier_;
+  ExtentAllocator::Handle handle_;
+  uint8_t* data_;
+  uint64_t bytes_;
+};
+
+absl::StatusOr<std::shared_ptr<HostTier>> HostTier::Create(uint64_t bytes, bool prefault) {
+  if (bytes < kMinBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("host tier of ", bytes, " bytes: at least ", kMinBytes, " are needed"));
+  }
+  uint64_t limit = MemoryLimit();
+  if (bytes > limit) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("host tier of ", bytes, " bytes cannot be reserved: this machine allows ", limit, " bytes"));
+  }
+  bytes = bytes / kPage * kPage;
+  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (base == MAP_FAILED) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("host tier of ", bytes, " bytes cannot be reserved: ", std::strerror(errno)));
+  }
+  madvise(base, bytes, MADV_HUGEPAGE);  // advice only: where huge pages are off, small ones serve
+  madvise(base, bytes, MADV_DONTDUMP);  // cached conversations do not belong in core files
+  if (prefault && !Prefault(static_cast<uint8_t*>(base), bytes)) {
+    int error = errno;
+    munmap(base, bytes);
+    return absl::ResourceExhaustedError(
+        absl::StrCat("host tier of ", bytes, " bytes cannot be filled with pages: ", std::strerror(error)));
+  }
+  return std::shared_ptr<HostTier>(new HostTier(static_cast<uint8_t*>(base), bytes));
+}
+
+HostTier::~HostTier() { munmap(base_, capacity_); }
+
+absl::StatusOr<std::shared_ptr<TierObject>> HostTier::Stage(uint64_t bytes) {
+  absl::MutexLock lock(&mu_);
+  std::optional<ExtentAllocator::Handle> handle = allocator_.Allocate(bytes);
+  if (!handle) {
+    return absl::ResourceExhaustedError(absl::StrCat("host tier has no free room of ", bytes, " bytes (", allocator_.used(), " of ",
+                                                     capacity_, " used)"));
+  }
+  return std::make_shared<Object>(shared_from_this(), *handle, base_ + allocator_.offset(*handle), bytes);
+}
+
+uint64_t HostTier::used_bytes() const {
+  absl::MutexLock lock(&mu_);
+  return allocator_.used();
+}
+
+}  // namespace quire::store

@@ -1,0 +1,38 @@
+// The host tier: one arena of anonymous memory, reserved when the store starts.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "services/store/engine/allocator.h"
+#include "services/store/engine/tier.h"
+
+namespace quire::store {
+
+// Objects keep the tier alive.
+class HostTier : public StorageTier, public std::enable_shared_from_this<HostTier> {
+ public:
+  // RESOURCE_EXHAUSTED, naming both sizes, if this machine (or its control group) has less memory than `bytes`; INVALID_ARGUMENT below
+  // 1 MiB. `prefault`: touch every page now, so that no later write can fail or stall.
+  static absl::StatusOr<std::shared_ptr<HostTier>> Create(uint64_t bytes, bool prefault);
+  ~HostTier() override;
+
+  Tier kind() const override { return Tier::kHost; }
+  absl::StatusOr<std::shared_ptr<TierObject>> Stage(uint64_t bytes) override;
+  uint64_t capacity_bytes() const override { return capacity_; }
+  uint64_t used_bytes() const override;
+
+ private:
+  class Object;
+  HostTier(uint8_t* base, uint64_t capacity) : base_(base), capacity_(capacity), allocator_(capacity) {}
+
+  uint8_t* const base_;
+  const uint64_t capacity_;
+  mutable absl::Mutex mu_;
+  ExtentAllocator allocator_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace quire::store

@@ -1,0 +1,72 @@
+#include "services/store/engine/layouts.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+#include "core/block/slice_map.h"
+
+namespace quire::store {
+
+absl::StatusOr<Part> KnownLayout::Resolve(const Part& part) const {
+  if (part == Part{}) return Part::Whole(layout);
+  QUIRE_RETURN_IF_ERROR(part.Validate(layout));
+  return part;
+}
+
+absl::StatusOr<std::shared_ptr<const BlockCodec>> KnownLayout::Codec(const Part& part) const {
+  {
+    absl::ReaderMutexLock lock(&mu_);
+    if (auto it = codecs_.find(part); it != codecs_.end()) return it->second;
+  }
+  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<const BlockCodec> codec, BlockCodec::Create(layout, part));
+  absl::MutexLock lock(&mu_);
+  if (codecs_.size() >= kCachedCodecs) codecs_.clear();  // whoever uses one holds it
+  return codecs_.try_emplace(part, std::move(codec)).first->second;
+}
+
+absl::StatusOr<std::shared_ptr<const KnownLayout>> LayoutRegistry::Register(const Layout& layout) {
+  QUIRE_RETURN_IF_ERROR(layout.Validate());
+  Digest fingerprint = layout.Fingerprint();
+  absl::MutexLock lock(&mu_);
+  if (auto it = layouts_.find(fingerprint); it != layouts_.end()) return it->second;
+  if (layouts_.size() >= kMaxLayouts) {
+    return absl::ResourceExhaustedError(absl::StrCat("the store knows ", kMaxLayouts, " layouts, its limit"));
+  }
+  auto known = std::make_shared<const KnownLayout>(static_cast<uint32_t>(layouts_.size()), layout);
+  layouts_.emplace(fingerprint, known);
+  return known;
+}
+
+absl::StatusOr<std::shared_ptr<const KnownLayout>> LayoutRegistry::Find(const Digest& fingerprint) const {
+  absl::ReaderMutexLock lock(&mu_);
+  auto it = layouts_.find(fingerprint);
+  if (it == layouts_.end()) {
+    return absl::NotFoundError(
+        absl::StrCat("layout with fingerprint ", fingerprint.Hex().substr(0, 16), "… is not known: call RegisterLayout first"));
+  }
+  return it->second;
+}
+
+uint64_t LayoutRegistry::size() const {
+  absl::ReaderMutexLock lock(&mu_);
+  return layouts_.size();
+}
+
+absl::StatusOr<ObjectSizes> PossibleObjectSizes(const Layout& layout, const Part& part) {
+  ObjectSizes sizes;
+  for (LayerCodec codec : {LayerCodec{CodecId::kRaw, 0, 0}, LayerCodec{CodecId::kTq, 2, 2}, LayerCodec{CodecId::kTq, 8, 8}}) {
+    std::vector<LayerCodec> codecs(part.layers(), codec);
+    for (uint32_t l = 0; l < part.layers(); ++l) {
+      if (layout.layers[part.layer_begin + l].latent()) codecs[l].v_bits = 0;
+    }
+    QUIRE_ASSIGN_OR_RETURN(SliceMap with_sinks, SliceMap::Create(layout, part, codecs, kMaxSinkTokens));
+    sizes.most = std::max(sizes.most, with_sinks.ObjectBytes(with_sinks.levels()));
+    if (codec.k_bits == 2) sizes.least = with_sinks.header_bytes();
+  }
+  // Codecs may be mixed by layer; a header of four levels on raw layers is the only way to be larger than each alone.
+  sizes.most += sizes.most / 16 + 4096;
+  return sizes;
+}
+
+}  // namespace quire::store

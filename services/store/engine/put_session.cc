@@ -1,0 +1,150 @@
+#include "services/store/engine/put_session.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+#include "services/store/engine/raw_form.h"
+
+namespace quire::store {
+
+LocalPutSession::LocalPutSession(std::shared_ptr<LocalStore> store, LocalStore::View view, std::optional<CodecSpec> encode,
+                                 std::shared_ptr<const BlockCodec> codec, std::vector<BlockAnnounce> blocks,
+                                 std::vector<uint32_t> wanted)
+    : store_(std::move(store)),
+      view_(std::move(view)),
+      encode_(std::move(encode)),
+      codec_(std::move(codec)),
+      progress_(blocks, wanted),
+      slots_(blocks.size()),
+      wanted_(std::move(wanted)) {
+  for (size_t i = 0; i < blocks.size(); ++i) slots_[i].announced = blocks[i];
+  for (uint32_t i : wanted_) slots_[i].state = Slot::kOpen;
+  store_->counters_.SessionOpened();
+}
+
+LocalPutSession::~LocalPutSession() {
+  for (uint32_t i : wanted_) {
+    if (slots_[i].state == Slot::kOpen) Close(slots_[i], Slot::kFailed);
+  }
+  store_->counters_.SessionClosed();
+  absl::MutexLock lock(&store_->budget_mu_);
+  --store_->sessions_;
+}
+
+void LocalPutSession::ReleaseRaw(Slot& slot) {
+  if (slot.raw.empty()) return;
+  absl::MutexLock lock(&store_->budget_mu_);
+  store_->staged_raw_bytes_ -= slot.raw.size();
+  slot.raw = {};
+}
+
+void LocalPutSession::Close(Slot& slot, Slot::State state) {
+  slot.state = state;
+  slot.room.reset();
+  ReleaseRaw(slot);
+  if (slot.holds_parent) store_->index_.ReleaseParent(NameOf(slot.announced.identity.parent));
+  slot.holds_parent = false;
+  store_->index_.Unannounce(NameOf(slot.announced.identity.key));
+  absl::MutexLock lock(&store_->budget_mu_);
+  if (!encode_) store_->announced_bytes_ -= slot.announced.bytes;
+  --store_->announced_blocks_;
+}
+
+absl::Status LocalPutSession::HoldParent(Slot& slot) {
+  if (slot.announced.identity.index == 0 || slot.holds_parent) return absl::OkStatus();
+  QUIRE_RETURN_IF_ERROR(store_->index_.HoldParent(NameOf(slot.announced.identity.parent)));
+  slot.holds_parent = true;
+  return absl::OkStatus();
+}
+
+absl::Status LocalPutSession::Begin(Slot& slot) {
+  // The parent must not go while room is made for its child. If it is not there yet (written in this session, out of order),
+  // Commit asks again.
+  (void)HoldParent(slot);
+  if (!encode_) {
+    QUIRE_ASSIGN_OR_RETURN(slot.room, store_->StageWithEviction(slot.announced.bytes));
+    return absl::OkStatus();
+  }
+  absl::MutexLock lock(&store_->budget_mu_);
+  if (store_->staged_raw_bytes_ + slot.announced.bytes > store_->options_.max_staged_raw_bytes) {
+    return absl::ResourceExhaustedError(absl::StrCat("raw KV waiting to be encoded: ", store_->staged_raw_bytes_, " bytes and ",
+                                                     slot.announced.bytes, " more would pass the limit of ",
+                                                     store_->options_.max_staged_raw_bytes));
+  }
+  slot.raw.resize(slot.announced.bytes);
+  store_->staged_raw_bytes_ += slot.announced.bytes;
+  return absl::OkStatus();
+}
+
+absl::Status LocalPutSession::Write(uint32_t block, uint64_t offset, Bytes data) {
+  QUIRE_RETURN_IF_ERROR(progress_.Advance(block, offset, data.size()));
+  Slot& slot = slots_[block];
+  if (data.empty() || slot.state == Slot::kFailed) return absl::OkStatus();  // of a failed block, Commit tells why
+  if (offset == 0) {
+    if (slot.failure = Begin(slot); !slot.failure.ok()) {
+      Close(slot, Slot::kFailed);
+      return absl::OkStatus();
+    }
+  }
+  if (encode_) {
+    std::copy(data.begin(), data.end(), slot.raw.begin() + static_cast<ptrdiff_t>(offset));
+    return absl::OkStatus();
+  }
+  return slot.room->Write(offset, data);
+}
+
+absl::Status LocalPutSession::Encode(Slot& slot) {
+  std::vector<LayerView> views = RawFormViews(view_.layout->layout, view_.part, view_.layout->layout.dtype, slot.raw.data());
+  std::vector<uint8_t> object;
+  QUIRE_RETURN_IF_ERROR(codec_->Encode(*encode_, slot.announced.identity, views, &object));
+  QUIRE_ASSIGN_OR_RETURN(slot.room, store_->StageWithEviction(object.size()));
+  ReleaseRaw(slot);
+  return slot.room->Write(0, object);
+}
+
+absl::StatusOr<uint64_t> LocalPutSession::Publish(Slot& slot) {
+  const BlockIdentity& identity = slot.announced.identity;
+  QUIRE_RETURN_IF_ERROR(HoldParent(slot));
+  if (encode_) QUIRE_RETURN_IF_ERROR(Encode(slot));
+  QUIRE_ASSIGN_OR_RETURN(PinnedBytes pinned, slot.room->Read());
+  QUIRE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::Open(codec_, identity, pinned.bytes));
+  QUIRE_RETURN_IF_ERROR(reader.Verify());
+
+  auto object = std::make_shared<StoredObject>();
+  object->part = view_.part;
+  object->levels = reader.levels();
+  const LayerCodec& first = reader.header().codecs.front();
+  object->codec = std::string(Name(first.codec));
+  if (first.k_bits > 0) absl::StrAppend(&object->codec, ":k", int{first.k_bits}, "v", int{first.v_bits});
+  object->bytes = pinned.bytes.size();
+  object->raw_bytes = RawFormBytes(view_.layout->layout, view_.part, view_.layout->layout.dtype);
+  object->bf16_bytes = RawFormBytes(view_.layout->layout, view_.part, DType::kBf16);
+  object->tier = store_->tier_->kind();
+  object->room = slot.room;
+
+  slot.holds_parent = false;  // Insert takes it over
+  QUIRE_ASSIGN_OR_RETURN(StoredObjectPtr stored,
+                         store_->index_.Insert(NameOf(identity.key), identity, object, store_->policy_->Ticks(1), [&] {
+                           store_->counters_.Stored(*object);
+                         }));
+  return stored->bytes;
+}
+
+absl::StatusOr<uint64_t> LocalPutSession::Commit(uint32_t block) {
+  QUIRE_RETURN_IF_ERROR(progress_.CheckComplete(block));
+  Slot& slot = slots_[block];
+  if (slot.state == Slot::kCommitted) return slot.stored_bytes;
+  if (slot.state == Slot::kFailed) return slot.failure;
+  absl::StatusOr<uint64_t> stored = Publish(slot);
+  if (stored.ok()) {
+    slot.stored_bytes = *stored;
+  } else {
+    slot.failure = absl::Status(stored.status().code(), absl::StrCat("block ", block, ": ", std::string(stored.status().message())));
+  }
+  Close(slot, stored.ok() ? Slot::kCommitted : Slot::kFailed);
+  if (!stored.ok()) return slot.failure;
+  return stored;
+}
+
+}  // namespace quire::store

@@ -1,0 +1,58 @@
+// One Get call: finds, verifies and keeps the blocks, then writes their bytes in the order asked for.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "quire/v1/kv_store.grpc.pb.h"
+#include "services/store/engine/local_store.h"
+#include "services/store/server/stream_watch.h"
+
+namespace quire::store {
+
+class GetStream {
+ public:
+  GetStream(LocalStore& store, const v1::GetRequest& request, grpc::ServerWriter<v1::GetResponse>& writer, StreamWatch::Stream& stream)
+      : store_(store), request_(request), writer_(writer), stream_(stream) {}
+
+  absl::Status Run();
+
+ private:
+  // A block that is there, with as many of its levels as are to be sent.
+  struct Source {
+    uint32_t block = 0;
+    int levels = 0;
+    OpenedBlock opened;
+  };
+
+  absl::Status Check();
+  // Opens a block, or tells the client that it is missing (none is returned then).
+  absl::StatusOr<std::optional<Source>> Open(uint32_t block);
+  absl::StatusOr<std::vector<Source>> OpenAll();
+
+  absl::Status SendObject(const Source& source);                         // BY_BLOCK
+  absl::Status SendHeader(const Source& source);                         // as layer −1
+  absl::Status SendLevelOfLayer(const Source& source, int level, uint32_t layer);
+  absl::Status SendLayer(const Source& source, uint32_t layer);          // codes, or decoded
+  absl::Status SendDecodedLayer(const Source& source, uint32_t layer);
+  // Bytes [offset, offset + bytes.size()) of a block, in chunks.
+  absl::Status Send(const Source& source, uint64_t offset, Bytes bytes, int32_t layer, uint64_t total);
+  absl::Status SendExtent(const Source& source, const Extent& extent, int32_t layer);
+
+  const Layout& layout() const { return view_.layout->layout; }
+
+  LocalStore& store_;
+  const v1::GetRequest& request_;
+  grpc::ServerWriter<v1::GetResponse>& writer_;
+  StreamWatch::Stream& stream_;
+  LocalStore::View view_;
+  std::vector<BlockAnnounce> blocks_;
+  std::optional<DType> decode_;
+  v1::GetResponse response_;        // reused for every chunk
+  std::vector<uint8_t> decoded_;    // one layer
+};
+
+}  // namespace quire::store

@@ -1,0 +1,176 @@
+#include "services/store/server/kv_service.h"
+
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+#include "services/store/api/limits.h"
+#include "services/store/server/get_stream.h"
+#include "services/store/wire/convert.h"
+
+namespace quire::store {
+namespace {
+
+absl::Status NotInThisVersion(const char* call) {
+  return absl::UnimplementedError(absl::StrCat("KvStore.", call, " is not implemented in this version"));
+}
+
+absl::Status CheckKeys(int count) {
+  if (static_cast<size_t>(count) <= kMaxKeys) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(count, " keys: at most ", kMaxKeys, " a request"));
+}
+
+struct Announce {
+  Namespace ns;
+  std::vector<BlockAnnounce> blocks;
+  PutOptions options;
+};
+absl::StatusOr<Announce> AnnounceFromProto(const v1::PutAnnounce& message) {
+  Announce announce;
+  QUIRE_ASSIGN_OR_RETURN(announce.ns, FromProto(message.namespace_()));
+  QUIRE_ASSIGN_OR_RETURN(announce.blocks, AnnouncesFromProto(message.blocks()));
+  announce.options.part = FromProto(message.part());
+  announce.options.encode = message.encode();
+  if (message.ttl_ms() != 0) return absl::UnimplementedError("ttl_ms is not implemented in this version");
+  if (message.priority() != 0) return absl::UnimplementedError("priority is not implemented in this version");
+  return announce;
+}
+
+// What of each wanted block has come, to know when one is whole.
+struct Arrived {
+  explicit Arrived(const std::vector<BlockAnnounce>& blocks, const std::vector<uint32_t>& wanted) {
+    for (uint32_t i : wanted) left[i] = blocks[i].bytes;
+    announced = &blocks;
+  }
+  // INVALID_ARGUMENT naming a block that was begun and not ended.
+  absl::Status CheckEnd() const {
+    for (const auto& [block, bytes] : left) {
+      uint64_t all = (*announced)[block].bytes;
+      if (bytes > 0 && bytes < all) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("block ", block, ": the stream ended after ", all - bytes, " of ", all, " bytes"));
+      }
+    }
+    return absl::OkStatus();
+  }
+  const std::vector<BlockAnnounce>* announced;
+  absl::flat_hash_map<uint32_t, uint64_t> left;
+};
+
+absl::Status CheckChunk(const v1::PutRequest& request) {
+  if (!request.has_data()) return absl::InvalidArgumentError("after the announcement only data may come");
+  size_t size = request.data().data().size();
+  if (size > kChunkBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("chunk of ", size, " bytes: at most ", kChunkBytes));
+  }
+  if (size == 0) return absl::InvalidArgumentError("chunk without data");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+grpc::Status KvService::RegisterLayout(grpc::ServerContext*, const v1::RegisterLayoutRequest* request,
+                                       v1::RegisterLayoutResponse* response) {
+  RpcMetrics::Call call = metrics_.Start("RegisterLayout");
+  absl::StatusOr<Layout> layout = FromProto(request->layout());
+  if (!layout.ok()) return call.Done(layout.status());
+  absl::StatusOr<Digest> fingerprint = store_.RegisterLayout(*layout);
+  if (fingerprint.ok()) response->set_fingerprint(std::string(fingerprint->AsString()));
+  return call.Done(fingerprint.status());
+}
+
+grpc::Status KvService::Lookup(grpc::ServerContext*, const v1::LookupRequest* request, v1::LookupResponse* response) {
+  return metrics_.Start("Lookup").Done(DoLookup(*request, response));
+}
+
+absl::Status KvService::DoLookup(const v1::LookupRequest& request, v1::LookupResponse* response) {
+  QUIRE_RETURN_IF_ERROR(CheckKeys(request.keys_size()));
+  QUIRE_ASSIGN_OR_RETURN(Namespace ns, FromProto(request.namespace_()));
+  QUIRE_ASSIGN_OR_RETURN(std::vector<Digest> keys, KeysFromProto(request.keys()));
+  LookupOptions options;
+  options.part = FromProto(request.part());
+  options.lease = std::chrono::milliseconds(request.lease_ms());
+  options.all = request.all();
+  QUIRE_ASSIGN_OR_RETURN(LookupResult result, store_.Lookup(ns, keys, options));
+  response->mutable_blocks()->Reserve(static_cast<int>(result.blocks.size()));
+  for (const BlockState& state : result.blocks) ToProto(state, response->add_blocks());
+  response->set_prefix_blocks(result.prefix_blocks);
+  response->set_lease_id(result.lease_id);
+  return absl::OkStatus();
+}
+
+grpc::Status KvService::Put(grpc::ServerContext* context, PutStream* messages) {
+  RpcMetrics::Call call = metrics_.Start("Put");
+  StreamWatch::Stream stream(watch_, *context);
+  return call.Done(DoPut(stream, *messages));
+}
+
+absl::Status KvService::DoPut(StreamWatch::Stream& stream, PutStream& messages) {
+  v1::PutRequest request;  // reused for every chunk
+  v1::PutResponse response;
+  if (!messages.Read(&request)) return absl::InvalidArgumentError("the stream ended without an announcement");
+  if (!request.has_announce()) return absl::InvalidArgumentError("a put stream begins with an announcement");
+  QUIRE_ASSIGN_OR_RETURN(Announce announce, AnnounceFromProto(request.announce()));
+  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<PutSession> session, store_.BeginPut(announce.ns, announce.blocks, announce.options));
+  Arrived arrived(announce.blocks, session->wanted());
+  response.mutable_wanted()->mutable_blocks()->Add(session->wanted().begin(), session->wanted().end());
+  if (!messages.Write(response)) return stream.Broken();
+
+  while (messages.Read(&request)) {
+    stream.Progress();
+    QUIRE_RETURN_IF_ERROR(CheckChunk(request));
+    const v1::BlockData& data = request.data();
+    QUIRE_RETURN_IF_ERROR(session->Write(data.block(), data.offset(), AsBytes(data.data())));
+    if (uint64_t& left = arrived.left.at(data.block()); (left -= data.data().size()) > 0) continue;
+    absl::StatusOr<uint64_t> stored = session->Commit(data.block());
+    v1::PutResult* result = response.mutable_result();
+    result->set_block(data.block());
+    result->set_code(static_cast<int32_t>(stored.status().code()));
+    result->set_message(std::string(stored.status().message()));
+    result->set_stored_bytes(stored.value_or(0));
+    if (!messages.Write(response)) return stream.Broken();
+  }
+  // Either the client has ended the stream or it is gone: what was not committed is given back with the session.
+  return arrived.CheckEnd();
+}
+
+grpc::Status KvService::Get(grpc::ServerContext* context, const v1::GetRequest* request, Writer<v1::GetResponse>* writer) {
+  RpcMetrics::Call call = metrics_.Start("Get");
+  StreamWatch::Stream stream(watch_, *context);
+  return call.Done(GetStream(store_, *request, *writer, stream).Run());
+}
+
+grpc::Status KvService::Delete(grpc::ServerContext*, const v1::DeleteRequest* request, v1::DeleteResponse* response) {
+  RpcMetrics::Call call = metrics_.Start("Delete");
+  auto remove = [&]() -> absl::Status {
+    QUIRE_RETURN_IF_ERROR(CheckKeys(request->keys_size()));
+    QUIRE_ASSIGN_OR_RETURN(Namespace ns, FromProto(request->namespace_()));
+    QUIRE_ASSIGN_OR_RETURN(std::vector<Digest> keys, KeysFromProto(request->keys()));
+    QUIRE_ASSIGN_OR_RETURN(uint32_t deleted, store_.Delete(ns, keys, request->force()));
+    response->set_deleted(deleted);
+    return absl::OkStatus();
+  };
+  return call.Done(remove());
+}
+
+grpc::Status KvService::Pin(grpc::ServerContext*, const v1::PinRequest*, v1::PinResponse*) {
+  return metrics_.Start("other").Done(NotInThisVersion("Pin"));
+}
+grpc::Status KvService::Unpin(grpc::ServerContext*, const v1::UnpinRequest*, v1::UnpinResponse*) {
+  return metrics_.Start("other").Done(NotInThisVersion("Unpin"));
+}
+grpc::Status KvService::Touch(grpc::ServerContext*, const v1::TouchRequest*, v1::TouchResponse*) {
+  return metrics_.Start("other").Done(NotInThisVersion("Touch"));
+}
+grpc::Status KvService::Prefetch(grpc::ServerContext*, const v1::PrefetchRequest*, v1::PrefetchResponse*) {
+  return metrics_.Start("other").Done(NotInThisVersion("Prefetch"));
+}
+grpc::Status KvService::Watch(grpc::ServerContext*, const v1::WatchRequest*, Writer<v1::WatchResponse>*) {
+  return metrics_.Start("other").Done(NotInThisVersion("Watch"));
+}
+grpc::Status KvService::AttachArena(grpc::ServerContext*, const v1::AttachArenaRequest*, Writer<v1::AttachArenaResponse>*) {
+  return metrics_.Start("other").Done(NotInThisVersion("AttachArena"));
+}
+
+}  // namespace quire::store
