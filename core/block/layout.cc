@@ -17,6 +17,13 @@ std::string_view Name(StreamKind kind) {
   return kind == StreamKind::kKey ? "key" : kind == StreamKind::kValue ? "value" : "latent";
 }
 
+// Out of line: gcc 12 warns falsely (-Wstringop-overflow) where it sees that a vector being appended to starts empty.
+[[gnu::noinline]] std::vector<uint8_t> EmptyWithRoomFor(size_t bytes) {
+  std::vector<uint8_t> out;
+  out.reserve(bytes);
+  return out;
+}
+
 absl::Status ValidateLayer(const LayerLayout& layer, size_t index) {
   auto bad = [&](const std::string& what) { return absl::InvalidArgumentError(absl::StrCat("layout: layers[", index, "]: ", what)); };
   const auto& streams = layer.streams;
@@ -74,8 +81,7 @@ absl::Status Layout::Validate() const {
 }
 
 std::vector<uint8_t> Layout::Serialize() const {
-  std::vector<uint8_t> bytes;
-  bytes.reserve(68 + rope_state.size() + layers.size() * 36);
+  std::vector<uint8_t> bytes = EmptyWithRoomFor(68 + rope_state.size() + layers.size() * 36);
   ByteWriter out(&bytes);
   out.Put(kLayoutMagic);
   out.Put(kLayoutVersion);
