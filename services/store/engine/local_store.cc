@@ -277,8 +277,9 @@ absl::StatusOr<OpenedBlock> LocalStore::Open(const View& view, const BlockIdenti
   absl::StatusOr<BlockReader> reader = Verified(view, identity, *object, pinned.bytes);
   if (!reader.ok()) {
     if (index_.Drop(name, object)) counters_.Removed(*object, StoreCounters::Gone::kCorrupt);
-    spdlog::error("store: a block of layout {} in the host tier failed verification and was dropped: {}",
-                  view.layout->fingerprint.Hex().substr(0, 16), std::string(reader.status().message()));
+    // The reason names the block's key, which is for its client only.
+    spdlog::error("store: block {} of a sequence of layout {} failed verification in the host tier and was dropped", identity.index,
+                  view.layout->fingerprint.Hex().substr(0, 16));
     return absl::DataLossError(absl::StrCat("the stored block failed verification: ", std::string(reader.status().message())));
   }
   std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
