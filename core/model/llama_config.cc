@@ -253,6 +253,12 @@ absl::StatusOr<LlamaConfig> LlamaConfig::FromGguf(const GgufFile& file) {
     return absl::UnimplementedError(
         absl::StrCat("model architecture '", config.architecture, "' is not supported, only 'llama'"));
   }
+  if (file.Has("split.count")) {
+    QUIRE_ASSIGN_OR_RETURN(uint64_t parts, file.GetUint("split.count"));
+    if (parts > 1)
+      return absl::UnimplementedError(
+          absl::StrCat("a model split into ", parts, " files is not supported: merge them into one"));
+  }
   if (file.Has("general.name")) {
     QUIRE_ASSIGN_OR_RETURN(config.name, file.GetString("general.name"));
   }

@@ -118,6 +118,8 @@ TEST(LlamaConfig, WhatIsNotSupportedIsRefusedByName) {
                 kUnimplemented, "'llama.attention.head_count_kv' differs from layer to layer");
   ExpectRefused(SmallLlama("llama.attention.head_count").U32("llama.attention.head_count", 4), kUnimplemented,
                 "heads of 8 dimensions");
+  ExpectRefused(SmallLlama().Scalar("split.count", GgufBuilder::kU16, uint16_t{3}), kUnimplemented,
+                "split into 3 files");
   // Stated and off is fine.
   EXPECT_TRUE(Read(SmallLlama().String("llama.rope.scaling.type", "none").U32("llama.expert_count", 0)).ok());
 }

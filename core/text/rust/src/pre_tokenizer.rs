@@ -33,9 +33,11 @@ impl PreTokenizer {
             "default" | "gpt-2" | "gpt2" | "smollm" => GPT2,
             "llama-bpe" | "llama3" | "llama-v3" => LLAMA3,
             "qwen2" => QWEN2,
-            _ => return Err(Failure::unimplemented(format!(
+            _ => {
+                return Err(Failure::unimplemented(format!(
                 "pre-tokenizer '{name}' is not supported (default, gpt-2, smollm, llama-bpe and qwen2 are)"
-            ))),
+            )))
+            }
         };
         let compile =
             |patterns: &[&str]| Regex::new_many(patterns).map_err(|e| Failure::internal(e.to_string()));

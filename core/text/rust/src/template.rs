@@ -14,9 +14,9 @@ use crate::failure::Failure;
 use crate::json::{dumps, Style};
 
 const NAME: &str = "chat_template";
-/// Instructions, and 64-byte units of data, that one rendering may spend: far above any real template on a request of megabytes, and
-/// still a second or so.
-const FUEL: u64 = 20_000_000;
+/// Instructions, and 64-byte units of data, that one rendering may spend: ten times what real templates take for 8 MiB of messages, and
+/// a bound of a second or so and 320 MiB on hostile ones.
+const FUEL: u64 = 5_000_000;
 /// Names that `render` sets itself, so `variables` may not.
 const RESERVED: [&str; 2] = ["messages", "add_generation_prompt"];
 
