@@ -2,13 +2,14 @@
 
 import contextlib
 import re
+import urllib.error
 import urllib.request
 
 import grpc
 import openai
 
 import stubs
-from processes import Process, binary, model_path
+from processes import Process, binary, model_path, wait_until
 
 ADDRESS = r"(\d+\.\d+\.\d+\.\d+:\d+)"
 
@@ -43,6 +44,13 @@ class Quire:
         return {match[1]: float(match[2]) for match in re.finditer(r"^([^#\s]\S*(?:\{.*\})?) (\S+)$", text, re.MULTILINE)}
 
 
+def healthy(http):
+    try:
+        return urllib.request.urlopen(f"http://{http}/health", timeout=10).status == 200
+    except urllib.error.HTTPError:
+        return False
+
+
 @contextlib.contextmanager
 def all_in_one(folder, *flags):
     process = Process([binary("quire"), "serve", "--model", model_path(), "--listen", "127.0.0.1:0", "--data", folder, *flags])
@@ -64,7 +72,10 @@ def three_services(folder, store_flags=(), worker_flags=()):
             return process, process.wait_for("ready.* " + ADDRESS)[1]
         store, store_address = start("quire-store", *store_flags)
         worker, worker_address = start("quire-worker", "--model", model_path(), "--store", store_address, *worker_flags)
-        gateway, http = start("quire-gateway", "--worker", worker_address)
+        gateway = Process([binary("quire-gateway"), "--listen", "127.0.0.1:0", "--worker", worker_address])
+        stack.callback(gateway.kill)
+        http = gateway.wait_for("listening on http://" + ADDRESS)[1]
+        wait_until(lambda: healthy(http), "the gateway knows its worker")
         yield Quire(http, worker_address, store_address, {"store": store, "worker": worker, "gateway": gateway})
         for process in (gateway, worker, store):
             if process.running():
