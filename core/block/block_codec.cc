@@ -21,7 +21,8 @@ void StoreHalves(const float* row, size_t n, void* data, Convert convert) {
 }
 
 const void* RowOf(const StreamView& view, uint32_t token, uint32_t head) {
-  ptrdiff_t element = static_cast<ptrdiff_t>(token) * view.token_stride + static_cast<ptrdiff_t>(head) * view.head_stride;
+  ptrdiff_t element =
+      static_cast<ptrdiff_t>(token) * view.token_stride + static_cast<ptrdiff_t>(head) * view.head_stride;
   return static_cast<const uint8_t*>(view.data) + element * static_cast<ptrdiff_t>(SizeOf(view.dtype));
 }
 
@@ -46,7 +47,8 @@ void LoadHead(const StreamView& view, uint32_t head, uint32_t dim, uint32_t firs
 // What one call of Encode works on.
 class Encoder {
  public:
-  Encoder(const BlockCodec& codec, const Layout& layout, const Part& part, const SliceMap& map, BlockHeader* header, uint8_t* object)
+  Encoder(const BlockCodec& codec, const Layout& layout, const Part& part, const SliceMap& map,
+          BlockHeader* header, uint8_t* object)
       : layout_(layout), part_(part), map_(map), header_(*header), object_(object) {}
 
   template <typename RotationOf>
@@ -54,6 +56,10 @@ class Encoder {
     const LayerLayout& layer = layout_.layers[part_.layer_begin + l];
     const LayerCodec& codec = header_.codecs[l];
     CodingError k_error, v_error;
+    if (view.key.data == nullptr || (!layer.latent() && view.value.data == nullptr)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("encode: layer ", part_.layer_begin + l, " has a stream without data"));
+    }
     QUIRE_RETURN_IF_ERROR(Sinks(l, layer, view));
     for (uint32_t h = 0; h < part_.HeadsOf(layer); ++h) {
       if (codec.codec == CodecId::kRaw) {
@@ -62,10 +68,12 @@ class Encoder {
       }
       TqHeadBytes<uint8_t> bytes(object_, map_, l, h, layer, codec, map_.levels());
       HeadScratch& scratch = HeadScratch::OfThread(std::max(layer.key_dim(), layer.value_dim()));
-      QUIRE_RETURN_IF_ERROR(KeyHead(l, h, view.key, rotation_of(layer.key_dim()), codec.k_bits, effort, bytes, scratch));
+      QUIRE_RETURN_IF_ERROR(
+          KeyHead(l, h, view.key, rotation_of(layer.key_dim()), codec.k_bits, effort, bytes, scratch));
       Add(scratch.key.measured, &k_error);
       if (layer.latent()) continue;
-      QUIRE_RETURN_IF_ERROR(ValueHead(l, h, view.value, rotation_of(layer.value_dim()), codec.v_bits, effort, bytes, scratch));
+      QUIRE_RETURN_IF_ERROR(
+          ValueHead(l, h, view.value, rotation_of(layer.value_dim()), codec.v_bits, effort, bytes, scratch));
       Add(scratch.value.measured, &v_error);
     }
     for (int level = 0; level < map_.levels(); ++level) {
@@ -83,23 +91,27 @@ class Encoder {
     return error.energy > 0 ? static_cast<float>(error.error[level] / error.energy) : 0.0f;
   }
 
-  absl::Status Refuse(uint32_t l, uint32_t head, uint32_t token, std::string_view stream, const float* row, size_t dim) const {
+  absl::Status Refuse(uint32_t l, uint32_t head, uint32_t token, std::string_view stream, const float* row,
+                      size_t dim) const {
     std::string what = "a value beyond the codec's range";
     for (size_t c = 0; c < dim; ++c) {
-      if (!std::isfinite(row[c])) what = absl::StrCat(std::isnan(row[c]) ? "NaN" : "infinity", " in channel ", c);
+      if (!std::isfinite(row[c]))
+        what = absl::StrCat(std::isnan(row[c]) ? "NaN" : "infinity", " in channel ", c);
     }
-    return absl::InvalidArgumentError(absl::StrCat("layer ", part_.layer_begin + l, ", head ", part_.head_begin + head, ", token ", token, ": ",
+    return absl::InvalidArgumentError(absl::StrCat("layer ", part_.layer_begin + l, ", head ",
+                                                   part_.head_begin + head, ", token ", token, ": ",
                                                    std::string(stream), " has ", what));
   }
-  absl::Status Refuse(uint32_t l, uint32_t head, uint32_t token, std::string_view stream, const StreamView& view, size_t dim) const {
+  absl::Status Refuse(uint32_t l, uint32_t head, uint32_t token, std::string_view stream,
+                      const StreamView& view, size_t dim) const {
     std::vector<float> row(dim);
     LoadRow(view.dtype, RowOf(view, token, head), dim, row.data());
     return Refuse(l, head, token, stream, row.data(), dim);
   }
 
   // Tokens [0, tokens) of one head at the layout's dtype, to *at, which moves on.
-  absl::Status RawRows(uint32_t l, uint32_t head, std::string_view stream, const StreamView& view, uint32_t dim, uint32_t tokens,
-                       uint8_t** at, CodingError* error) const {
+  absl::Status RawRows(uint32_t l, uint32_t head, std::string_view stream, const StreamView& view,
+                       uint32_t dim, uint32_t tokens, uint8_t** at, CodingError* error) const {
     float row[kMaxCodecDim], stored[kMaxCodecDim];
     size_t bytes = dim * SizeOf(layout_.dtype);
     for (uint32_t t = 0; t < tokens; ++t, *at += bytes) {
@@ -123,51 +135,56 @@ class Encoder {
     for (uint32_t h = 0; h < part_.HeadsOf(layer); ++h) {
       QUIRE_RETURN_IF_ERROR(RawRows(l, h, "K", view.key, layer.key_dim(), header_.sink_tokens, &at, &unused));
       if (layer.latent()) continue;
-      QUIRE_RETURN_IF_ERROR(RawRows(l, h, "V", view.value, layer.value_dim(), header_.sink_tokens, &at, &unused));
+      QUIRE_RETURN_IF_ERROR(
+          RawRows(l, h, "V", view.value, layer.value_dim(), header_.sink_tokens, &at, &unused));
     }
     return absl::OkStatus();
   }
 
-  absl::Status RawHead(uint32_t l, uint32_t head, const LayerLayout& layer, const LayerView& view, CodingError* k_error,
-                       CodingError* v_error) const {
+  absl::Status RawHead(uint32_t l, uint32_t head, const LayerLayout& layer, const LayerView& view,
+                       CodingError* k_error, CodingError* v_error) const {
     uint8_t* at = object_ + map_.slice(0, l, head).offset;
     QUIRE_RETURN_IF_ERROR(RawRows(l, head, "K", view.key, layer.key_dim(), kBlockTokens, &at, k_error));
     if (layer.latent()) return absl::OkStatus();
     return RawRows(l, head, "V", view.value, layer.value_dim(), kBlockTokens, &at, v_error);
   }
 
-  absl::Status KeyHead(uint32_t l, uint32_t head, const StreamView& view, const Rotation& rotation, int bits, int effort,
-                       const TqHeadBytes<uint8_t>& out, HeadScratch& scratch) const {
+  absl::Status KeyHead(uint32_t l, uint32_t head, const StreamView& view, const Rotation& rotation, int bits,
+                       int effort, const TqHeadBytes<uint8_t>& out, HeadScratch& scratch) const {
     uint32_t dim = rotation.dim();
     TqKey& key = scratch.key;
     LoadHead(view, head, dim, header_.sink_tokens, scratch.y.data());
     rotation.ApplyBlock(scratch.y.data());
-    int bad = EncodeTqKey(Codebook::Get(dim, bits), effort, header_.sink_tokens, scratch.y.data(), scratch.work.data(), &key);
+    int bad = EncodeTqKey(Codebook::Get(dim, bits), effort, header_.sink_tokens, scratch.y.data(),
+                          scratch.work.data(), &key);
     if (bad >= 0) return Refuse(l, head, static_cast<uint32_t>(bad), "K", view, dim);
     std::memcpy(out.k_mean, key.mean.data(), dim);
     std::memcpy(out.scalars, &key.mean_step, 2);
     for (uint32_t t = 0; t < kBlockTokens; ++t) {
       std::memcpy(out.k_scales[0] + 2 * TokenSlot(t), &key.scales[t], 2);
       for (int level = 1; level < kMaxLevels; ++level) {
-        if (out.k_scales[level] != nullptr) out.k_scales[level][TokenSlot(t)] = static_cast<uint8_t>(key.corrections[level][t]);
+        if (out.k_scales[level] != nullptr)
+          out.k_scales[level][TokenSlot(t)] = static_cast<uint8_t>(key.corrections[level][t]);
       }
     }
     PackPlanes(FragmentOrder::kKey, dim, bits, key.codes.data(), out.k_planes.data());
     return absl::OkStatus();
   }
 
-  absl::Status ValueHead(uint32_t l, uint32_t head, const StreamView& view, const Rotation& rotation, int bits, int effort,
-                         const TqHeadBytes<uint8_t>& out, HeadScratch& scratch) const {
+  absl::Status ValueHead(uint32_t l, uint32_t head, const StreamView& view, const Rotation& rotation,
+                         int bits, int effort, const TqHeadBytes<uint8_t>& out, HeadScratch& scratch) const {
     uint32_t dim = rotation.dim();
     TqValue& value = scratch.value;
     LoadHead(view, head, dim, header_.sink_tokens, scratch.y.data());
     rotation.ApplyBlock(scratch.y.data());
-    int bad = EncodeTqValue(Codebook::Get(dim, bits), effort, header_.sink_tokens, scratch.y.data(), scratch.work.data(), &value);
+    int bad = EncodeTqValue(Codebook::Get(dim, bits), effort, header_.sink_tokens, scratch.y.data(),
+                            scratch.work.data(), &value);
     if (bad >= 0) return Refuse(l, head, static_cast<uint32_t>(bad), "V", view, dim);
     std::memcpy(out.scalars + 2, &value.scale_base, 2);
     for (uint32_t t = 0; t < kBlockTokens; ++t) {
       out.v_scales[0][TokenSlot(t)] = value.scale_codes[t];
-      if (out.v_scales[3] != nullptr) out.v_scales[3][TokenSlot(t)] = static_cast<uint8_t>(value.corrections[t]);
+      if (out.v_scales[3] != nullptr)
+        out.v_scales[3][TokenSlot(t)] = static_cast<uint8_t>(value.corrections[t]);
     }
     PackPlanes(FragmentOrder::kValue, dim, bits, value.codes.data(), out.v_planes.data());
     return absl::OkStatus();
@@ -182,13 +199,15 @@ class Encoder {
 
 void Seal(const SliceMap& map, BlockHeader* header, std::vector<uint8_t>* object) {
   auto checksum = [&](const Extent& extent, auto index) {
-    if (extent.length > 0) header->checksums[index()] = Xxh3(Bytes(*object).subspan(extent.offset, extent.length));
+    if (extent.length > 0)
+      header->checksums[index()] = Xxh3(Bytes(*object).subspan(extent.offset, extent.length));
   };
   header->checksums.resize(map.checksums());
   for (uint32_t l = 0; l < map.layers(); ++l) {
     checksum(map.sinks(l), [&] { return map.SinkChecksumIndex(l); });
     for (int level = 0; level < map.levels(); ++level) {
-      for (uint32_t h = 0; h < map.heads(); ++h) checksum(map.slice(level, l, h), [&] { return map.ChecksumIndex(level, l, h); });
+      for (uint32_t h = 0; h < map.heads(); ++h)
+        checksum(map.slice(level, l, h), [&] { return map.ChecksumIndex(level, l, h); });
     }
   }
   std::vector<uint8_t> bytes = SerializeHeader(*header);
@@ -199,17 +218,25 @@ void Seal(const SliceMap& map, BlockHeader* header, std::vector<uint8_t>* object
 
 void LoadRow(DType t, const void* data, size_t n, float* row) {
   switch (t) {
-    case DType::kF32: std::memcpy(row, data, n * sizeof(float)); return;
-    case DType::kBf16: return LoadHalves(data, n, row, FromBf16);
-    case DType::kF16: return LoadHalves(data, n, row, FromF16);
+    case DType::kF32:
+      std::memcpy(row, data, n * sizeof(float));
+      return;
+    case DType::kBf16:
+      return LoadHalves(data, n, row, FromBf16);
+    case DType::kF16:
+      return LoadHalves(data, n, row, FromF16);
   }
 }
 
 void StoreRow(DType t, const float* row, size_t n, void* data) {
   switch (t) {
-    case DType::kF32: std::memcpy(data, row, n * sizeof(float)); return;
-    case DType::kBf16: return StoreHalves(row, n, data, ToBf16);
-    case DType::kF16: return StoreHalves(row, n, data, ToF16);
+    case DType::kF32:
+      std::memcpy(data, row, n * sizeof(float));
+      return;
+    case DType::kBf16:
+      return StoreHalves(row, n, data, ToBf16);
+    case DType::kF16:
+      return StoreHalves(row, n, data, ToF16);
   }
 }
 
@@ -237,16 +264,18 @@ const Layout& BlockCodec::layout() const { return impl_->layout; }
 const Part& BlockCodec::part() const { return impl_->part; }
 const Digest& BlockCodec::fingerprint() const { return impl_->fingerprint; }
 
-absl::Status BlockCodec::Encode(const CodecSpec& spec, const BlockIdentity& identity, std::span<const LayerView> layers,
-                                std::vector<uint8_t>* object) const {
+absl::Status BlockCodec::Encode(const CodecSpec& spec, const BlockIdentity& identity,
+                                std::span<const LayerView> layers, std::vector<uint8_t>* object) const {
   object->clear();
   const Layout& layout = impl_->layout;
   const Part& part = impl_->part;
   if (layers.size() != part.layers()) {
-    return absl::InvalidArgumentError(absl::StrCat("encode: ", layers.size(), " layers given, the part has ", part.layers()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("encode: ", layers.size(), " layers given, the part has ", part.layers()));
   }
   if (spec.last_named_layer() >= static_cast<int64_t>(layout.layers.size())) {
-    return absl::InvalidArgumentError(absl::StrCat("codec spec ", spec.ToString(), " names layer ", spec.last_named_layer(), ", the layout has ",
+    return absl::InvalidArgumentError(absl::StrCat("codec spec ", spec.ToString(), " names layer ",
+                                                   spec.last_named_layer(), ", the layout has ",
                                                    layout.layers.size(), " layers"));
   }
   BlockHeader header;
@@ -266,7 +295,8 @@ absl::Status BlockCodec::Encode(const CodecSpec& spec, const BlockIdentity& iden
   object->resize(map.ObjectBytes(map.levels()));
   Encoder encoder(*this, layout, part, map, &header, object->data());
   for (uint32_t l = 0; l < map.layers(); ++l) {
-    absl::Status status = encoder.Layer(l, layers[l], spec.effort(), [&](uint32_t dim) -> const Rotation& { return impl_->rotation(dim); });
+    absl::Status status = encoder.Layer(
+        l, layers[l], spec.effort(), [&](uint32_t dim) -> const Rotation& { return impl_->rotation(dim); });
     if (!status.ok()) {
       object->clear();
       return status;

@@ -12,16 +12,19 @@ absl::Status Mismatch(std::string_view field, const std::string& has, const std:
 }
 
 std::string Text(const Part& p) {
-  return absl::StrCat("layers [", p.layer_begin, ", ", p.layer_end, ") heads [", p.head_begin, ", ", p.head_end, ")");
+  return absl::StrCat("layers [", p.layer_begin, ", ", p.layer_end, ") heads [", p.head_begin, ", ",
+                      p.head_end, ")");
 }
 
 void* RowOf(const MutableStreamView& view, uint32_t token, uint32_t head) {
-  ptrdiff_t element = static_cast<ptrdiff_t>(token) * view.token_stride + static_cast<ptrdiff_t>(head) * view.head_stride;
+  ptrdiff_t element =
+      static_cast<ptrdiff_t>(token) * view.token_stride + static_cast<ptrdiff_t>(head) * view.head_stride;
   return static_cast<uint8_t*>(view.data) + element * static_cast<ptrdiff_t>(SizeOf(view.dtype));
 }
 
 // Channel-major floats to rows of the caller's tensor.
-void StoreHead(const float* y, uint32_t dim, uint32_t first_token, const MutableStreamView& view, uint32_t head) {
+void StoreHead(const float* y, uint32_t dim, uint32_t first_token, const MutableStreamView& view,
+               uint32_t head) {
   constexpr uint32_t kChunk = 64;
   float row[kChunk];
   for (uint32_t c0 = 0; c0 < dim; c0 += kChunk) {
@@ -34,7 +37,8 @@ void StoreHead(const float* y, uint32_t dim, uint32_t first_token, const Mutable
 }
 
 // `tokens` rows that lie one after the other at the layout's dtype.
-void StoreRawRows(DType from, const uint8_t* at, uint32_t dim, uint32_t tokens, const MutableStreamView& view, uint32_t head) {
+void StoreRawRows(DType from, const uint8_t* at, uint32_t dim, uint32_t tokens, const MutableStreamView& view,
+                  uint32_t head) {
   float row[kMaxCodecDim];
   for (uint32_t t = 0; t < tokens; ++t, at += dim * SizeOf(from)) {
     LoadRow(from, at, dim, row);
@@ -43,7 +47,8 @@ void StoreRawRows(DType from, const uint8_t* at, uint32_t dim, uint32_t tokens, 
 }
 
 // K of one head: scales, mean, and y = centroids · scales without the mean.
-void DecodeKey(const TqHeadBytes<const uint8_t>& in, uint32_t dim, int bits, int levels, float* mean, HeadScratch& scratch) {
+void DecodeKey(const TqHeadBytes<const uint8_t>& in, uint32_t dim, int bits, int levels, float* mean,
+               HeadScratch& scratch) {
   const Codebook& book = Codebook::Get(dim, bits);
   TqKey& key = scratch.key;
   std::memcpy(key.mean.data(), in.k_mean, dim);
@@ -51,7 +56,8 @@ void DecodeKey(const TqHeadBytes<const uint8_t>& in, uint32_t dim, int bits, int
   for (uint32_t t = 0; t < kBlockTokens; ++t) {
     std::memcpy(&key.scales[t], in.k_scales[0] + 2 * TokenSlot(t), 2);
     for (int level = 1; level < levels; ++level) {
-      if (in.k_scales[level] != nullptr) key.corrections[level][t] = static_cast<int8_t>(in.k_scales[level][TokenSlot(t)]);
+      if (in.k_scales[level] != nullptr)
+        key.corrections[level][t] = static_cast<int8_t>(in.k_scales[level][TokenSlot(t)]);
     }
   }
   float scales[kBlockTokens];
@@ -62,7 +68,8 @@ void DecodeKey(const TqHeadBytes<const uint8_t>& in, uint32_t dim, int bits, int
   TqDequantise(book, kept, key.codes.data(), scales, scratch.y.data());
 }
 
-void DecodeValue(const TqHeadBytes<const uint8_t>& in, uint32_t dim, int bits, int levels, HeadScratch& scratch) {
+void DecodeValue(const TqHeadBytes<const uint8_t>& in, uint32_t dim, int bits, int levels,
+                 HeadScratch& scratch) {
   const Codebook& book = Codebook::Get(dim, bits);
   TqValue& value = scratch.value;
   std::memcpy(&value.scale_base, in.scalars + 2, 2);
@@ -89,7 +96,8 @@ void Transpose(const float* y, uint32_t dim, float* rows) {
 
 absl::Status CheckRange(std::string_view what, int64_t value, int64_t low, int64_t end) {
   if (value >= low && value < end) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(std::string(what), " ", value, " is not within [", low, ", ", end, ")"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(std::string(what), " ", value, " is not within [", low, ", ", end, ")"));
 }
 
 }  // namespace
@@ -99,29 +107,35 @@ absl::StatusOr<BlockReader> BlockReader::OpenAny(std::shared_ptr<const BlockCode
   QUIRE_ASSIGN_OR_RETURN(reader.header_, ParseHeader(object));
   const BlockHeader& header = reader.header_;
   const Layout& layout = codec->layout();
-  if (header.fingerprint != codec->fingerprint()) return Mismatch("fingerprint", header.fingerprint.Hex(), codec->fingerprint().Hex());
+  if (header.fingerprint != codec->fingerprint())
+    return Mismatch("fingerprint", header.fingerprint.Hex(), codec->fingerprint().Hex());
   if (header.part != codec->part()) return Mismatch("part", Text(header.part), Text(codec->part()));
   if (header.rotation != layout.rotation) {
-    return Mismatch("rotation", absl::StrCat(static_cast<int>(header.rotation)), absl::StrCat(static_cast<int>(layout.rotation)));
+    return Mismatch("rotation", absl::StrCat(static_cast<int>(header.rotation)),
+                    absl::StrCat(static_cast<int>(layout.rotation)));
   }
   if (header.rotation_seed != layout.rotation_seed) {
     return Mismatch("rotation seed", absl::StrCat(header.rotation_seed), absl::StrCat(layout.rotation_seed));
   }
   if (header.codebook != layout.codebook) {
-    return Mismatch("codebook", absl::StrCat(static_cast<int>(header.codebook)), absl::StrCat(static_cast<int>(layout.codebook)));
+    return Mismatch("codebook", absl::StrCat(static_cast<int>(header.codebook)),
+                    absl::StrCat(static_cast<int>(layout.codebook)));
   }
   absl::StatusOr<SliceMap> map = SliceMap::Create(layout, header.part, header.codecs, header.sink_tokens);
-  if (absl::IsInvalidArgument(map.status())) return absl::DataLossError(absl::StrCat("object: ", std::string(map.status().message())));
+  if (absl::IsInvalidArgument(map.status()))
+    return absl::DataLossError(absl::StrCat("object: ", std::string(map.status().message())));
   QUIRE_RETURN_IF_ERROR(map.status());
-  if (map->levels() != static_cast<int>(header.levels.size()) || map->checksums() != header.checksums.size() ||
-      map->header_bytes() != header.header_bytes) {
-    return absl::DataLossError(absl::StrCat("object: ", header.levels.size(), " levels, ", header.checksums.size(), " checksums and ",
-                                            header.header_bytes, " header bytes; its codecs make ", map->levels(), ", ", map->checksums(),
-                                            " and ", map->header_bytes()));
+  if (map->levels() != static_cast<int>(header.levels.size()) ||
+      map->checksums() != header.checksums.size() || map->header_bytes() != header.header_bytes) {
+    return absl::DataLossError(absl::StrCat("object: ", header.levels.size(), " levels, ",
+                                            header.checksums.size(), " checksums and ", header.header_bytes,
+                                            " header bytes; its codecs make ", map->levels(), ", ",
+                                            map->checksums(), " and ", map->header_bytes()));
   }
   for (int level = 0; level < map->levels(); ++level) {
     if (map->level(level).length != header.levels[level].length) {
-      return Mismatch(absl::StrCat("length of level ", level), absl::StrCat(header.levels[level].length), absl::StrCat(map->level(level).length));
+      return Mismatch(absl::StrCat("length of level ", level), absl::StrCat(header.levels[level].length),
+                      absl::StrCat(map->level(level).length));
     }
   }
   QUIRE_ASSIGN_OR_RETURN(reader.levels_, map->LevelsOf(object.size()));
@@ -131,11 +145,13 @@ absl::StatusOr<BlockReader> BlockReader::OpenAny(std::shared_ptr<const BlockCode
   return reader;
 }
 
-absl::StatusOr<BlockReader> BlockReader::Open(std::shared_ptr<const BlockCodec> codec, const BlockIdentity& expected, Bytes object) {
+absl::StatusOr<BlockReader> BlockReader::Open(std::shared_ptr<const BlockCodec> codec,
+                                              const BlockIdentity& expected, Bytes object) {
   QUIRE_ASSIGN_OR_RETURN(BlockReader reader, OpenAny(std::move(codec), object));
   const BlockIdentity& identity = reader.header_.identity;
   if (identity.key != expected.key) return Mismatch("key", identity.key.Hex(), expected.key.Hex());
-  if (identity.parent != expected.parent) return Mismatch("parent", identity.parent.Hex(), expected.parent.Hex());
+  if (identity.parent != expected.parent)
+    return Mismatch("parent", identity.parent.Hex(), expected.parent.Hex());
   return reader;
 }
 
@@ -148,15 +164,18 @@ absl::Status BlockReader::VerifyLayer(uint32_t layer, int levels) const {
   QUIRE_RETURN_IF_ERROR(CheckRange("layer", layer, 0, slices_.layers()));
   QUIRE_RETURN_IF_ERROR(CheckRange("levels", levels, 1, levels_ + 1));
   auto wrong = [&](const Extent& extent, auto index) {
-    return extent.length > 0 && Xxh3(object_.subspan(extent.offset, extent.length)) != header_.checksums[index()];
+    return extent.length > 0 &&
+           Xxh3(object_.subspan(extent.offset, extent.length)) != header_.checksums[index()];
   };
   if (wrong(slices_.sinks(layer), [&] { return slices_.SinkChecksumIndex(layer); })) {
-    return absl::DataLossError(absl::StrCat("object ", header_.identity.key.Hex(), ": checksum mismatch in the sinks of layer ", layer));
+    return absl::DataLossError(absl::StrCat("object ", header_.identity.key.Hex(),
+                                            ": checksum mismatch in the sinks of layer ", layer));
   }
   for (int level = 0; level < levels; ++level) {
     for (uint32_t h = 0; h < slices_.heads(); ++h) {
       if (wrong(slices_.slice(level, layer, h), [&] { return slices_.ChecksumIndex(level, layer, h); })) {
-        return absl::DataLossError(absl::StrCat("object ", header_.identity.key.Hex(), ": checksum mismatch in level ", level, ", layer ", layer,
+        return absl::DataLossError(absl::StrCat("object ", header_.identity.key.Hex(),
+                                                ": checksum mismatch in level ", level, ", layer ", layer,
                                                 ", head ", h));
       }
     }
@@ -170,13 +189,18 @@ absl::Status BlockReader::DecodeLayer(uint32_t layer, int levels, const MutableL
   const LayerLayout& shape = codec_->impl_->layer(layer);
   const LayerCodec& codec = header_.codecs[layer];
   uint32_t k_dim = shape.key_dim(), v_dim = shape.value_dim(), sinks = header_.sink_tokens;
+  if (out.key.data == nullptr || (v_dim > 0 && out.value.data == nullptr)) {
+    return absl::InvalidArgumentError(absl::StrCat("decode: layer ", layer, " has a stream without room"));
+  }
   DType stored = codec_->layout().dtype;
   const uint8_t* sink_bytes = object_.data() + slices_.sinks(layer).offset;
   for (uint32_t h = 0; h < header_.part.HeadsOf(shape); ++h) {
     if (codec.codec == CodecId::kRaw) {
       const uint8_t* at = object_.data() + slices_.slice(0, layer, h).offset;
       StoreRawRows(stored, at, k_dim, kBlockTokens, out.key, h);
-      if (v_dim > 0) StoreRawRows(stored, at + size_t{kBlockTokens} * k_dim * SizeOf(stored), v_dim, kBlockTokens, out.value, h);
+      if (v_dim > 0)
+        StoreRawRows(stored, at + size_t{kBlockTokens} * k_dim * SizeOf(stored), v_dim, kBlockTokens,
+                     out.value, h);
       continue;
     }
     HeadScratch& scratch = HeadScratch::OfThread(std::max(k_dim, v_dim));
@@ -201,7 +225,8 @@ absl::Status BlockReader::DecodeLayer(uint32_t layer, int levels, const MutableL
   return absl::OkStatus();
 }
 
-absl::Status BlockReader::DecodeRotated(uint32_t layer, uint32_t head, int levels, const RotatedHead& out) const {
+absl::Status BlockReader::DecodeRotated(uint32_t layer, uint32_t head, int levels,
+                                        const RotatedHead& out) const {
   QUIRE_RETURN_IF_ERROR(CheckRange("layer", layer, 0, slices_.layers()));
   const LayerLayout& shape = codec_->impl_->layer(layer);
   const LayerCodec& codec = header_.codecs[layer];
@@ -209,13 +234,14 @@ absl::Status BlockReader::DecodeRotated(uint32_t layer, uint32_t head, int level
   QUIRE_RETURN_IF_ERROR(CheckRange("levels", levels, 1, levels_ + 1));
   uint32_t k_dim = shape.key_dim(), v_dim = shape.value_dim();
   if (codec.codec != CodecId::kTq) {
-    return absl::FailedPreconditionError(absl::StrCat("layer ", layer, " is coded as ", std::string(Name(codec.codec)),
-                                                      ", which has no rotated form"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "layer ", layer, " is coded as ", std::string(Name(codec.codec)), ", which has no rotated form"));
   }
-  if (out.k.size() != size_t{kBlockTokens} * k_dim || out.k_mean.size() != k_dim || out.v.size() != size_t{kBlockTokens} * v_dim) {
-    return absl::InvalidArgumentError(absl::StrCat("rotated head wants k of ", kBlockTokens * k_dim, ", k_mean of ", k_dim, " and v of ",
-                                                   kBlockTokens * v_dim, " floats, not ", out.k.size(), ", ", out.k_mean.size(), " and ",
-                                                   out.v.size()));
+  if (out.k.size() != size_t{kBlockTokens} * k_dim || out.k_mean.size() != k_dim ||
+      out.v.size() != size_t{kBlockTokens} * v_dim) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "rotated head wants k of ", kBlockTokens * k_dim, ", k_mean of ", k_dim, " and v of ",
+        kBlockTokens * v_dim, " floats, not ", out.k.size(), ", ", out.k_mean.size(), " and ", out.v.size()));
   }
   HeadScratch& scratch = HeadScratch::OfThread(std::max(k_dim, v_dim));
   TqHeadBytes<const uint8_t> in(object_.data(), slices_, layer, head, shape, codec, levels);
@@ -227,21 +253,25 @@ absl::Status BlockReader::DecodeRotated(uint32_t layer, uint32_t head, int level
   return absl::OkStatus();
 }
 
-absl::Status BlockReader::DecodeSinks(uint32_t layer, uint32_t head, std::span<float> k, std::span<float> v) const {
+absl::Status BlockReader::DecodeSinks(uint32_t layer, uint32_t head, std::span<float> k,
+                                      std::span<float> v) const {
   QUIRE_RETURN_IF_ERROR(CheckRange("layer", layer, 0, slices_.layers()));
   const LayerLayout& shape = codec_->impl_->layer(layer);
   QUIRE_RETURN_IF_ERROR(CheckRange("head", head, 0, header_.part.HeadsOf(shape)));
-  size_t k_elements = size_t{header_.sink_tokens} * shape.key_dim(), v_elements = size_t{header_.sink_tokens} * shape.value_dim();
+  size_t k_elements = size_t{header_.sink_tokens} * shape.key_dim(),
+         v_elements = size_t{header_.sink_tokens} * shape.value_dim();
   if (k.size() != k_elements || v.size() != v_elements) {
-    return absl::InvalidArgumentError(absl::StrCat("sinks want k of ", k_elements, " and v of ", v_elements, " floats, not ", k.size(), " and ",
-                                                   v.size()));
+    return absl::InvalidArgumentError(absl::StrCat("sinks want k of ", k_elements, " and v of ", v_elements,
+                                                   " floats, not ", k.size(), " and ", v.size()));
   }
   DType stored = codec_->layout().dtype;
   bool raw = header_.codecs[layer].codec == CodecId::kRaw;  // its slice holds all tokens, sinks first
-  const uint8_t* at = object_.data() + (raw ? slices_.slice(0, layer, head).offset
-                                            : slices_.sinks(layer).offset + head * (k_elements + v_elements) * SizeOf(stored));
+  const uint8_t* at = object_.data() +
+                      (raw ? slices_.slice(0, layer, head).offset
+                           : slices_.sinks(layer).offset + head * (k_elements + v_elements) * SizeOf(stored));
   LoadRow(stored, at, k_elements, k.data());
-  LoadRow(stored, at + (raw ? size_t{kBlockTokens} * shape.key_dim() : k_elements) * SizeOf(stored), v_elements, v.data());
+  LoadRow(stored, at + (raw ? size_t{kBlockTokens} * shape.key_dim() : k_elements) * SizeOf(stored),
+          v_elements, v.data());
   return absl::OkStatus();
 }
 

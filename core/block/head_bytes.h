@@ -1,5 +1,5 @@
-// Inside core/block: the bytes of one tq-coded head, level by level, as pointers that the codec packs to and unpacks from; and
-// tensors' rows as floats.
+// Inside core/block: the bytes of one tq-coded head, level by level, as pointers that the codec packs to and
+// unpacks from; and tensors' rows as floats.
 #pragma once
 
 #include <array>
@@ -18,7 +18,8 @@ struct BlockCodec::Impl {
   Layout layout;
   Part part;
   Digest fingerprint;
-  std::vector<std::unique_ptr<const Rotation>> rotations;  // by dim / 16; null for dims the layout does not have
+  // By dim / 16; null for dims the layout does not have.
+  std::vector<std::unique_ptr<const Rotation>> rotations;
 
   const Rotation& rotation(uint32_t dim) const { return *rotations[dim / kCodecDimStep]; }
   const LayerLayout& layer(uint32_t l) const { return layout.layers[part.layer_begin + l]; }
@@ -35,8 +36,8 @@ struct TqHeadBytes {
   std::array<Byte*, kMaxCodeBits - 1> k_planes{}, v_planes{};  // the two-bit plane, then the one-bit planes
 
   // The first `levels` levels of a head whose layer has `codec`.
-  TqHeadBytes(Byte* object, const SliceMap& map, uint32_t layer_index, uint32_t head, const LayerLayout& layer, const LayerCodec& codec,
-              int levels) {
+  TqHeadBytes(Byte* object, const SliceMap& map, uint32_t layer_index, uint32_t head,
+              const LayerLayout& layer, const LayerCodec& codec, int levels) {
     size_t k_count = 0, v_count = 0;
     for (int level = 0; level < levels; ++level) {
       Extent extent = map.slice(level, layer_index, head);
@@ -50,8 +51,10 @@ struct TqHeadBytes {
       }
       k_scales[level] = at(parts.k_scales);
       v_scales[level] = at(parts.v_scales);
-      k_count = AddPlanes(level, at(parts.k_planes), parts.k_planes.length, layer.key_dim(), k_count, &k_planes);
-      v_count = AddPlanes(level, at(parts.v_planes), parts.v_planes.length, layer.value_dim(), v_count, &v_planes);
+      k_count =
+          AddPlanes(level, at(parts.k_planes), parts.k_planes.length, layer.key_dim(), k_count, &k_planes);
+      v_count =
+          AddPlanes(level, at(parts.v_planes), parts.v_planes.length, layer.value_dim(), v_count, &v_planes);
     }
   }
 

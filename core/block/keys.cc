@@ -5,7 +5,9 @@
 namespace quire {
 namespace {
 
-Bytes AsBytes(std::span<const uint32_t> tokens) { return {reinterpret_cast<const uint8_t*>(tokens.data()), tokens.size_bytes()}; }
+Bytes AsBytes(std::span<const uint32_t> tokens) {
+  return {reinterpret_cast<const uint8_t*>(tokens.data()), tokens.size_bytes()};
+}
 
 }  // namespace
 

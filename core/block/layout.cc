@@ -17,7 +17,8 @@ std::string_view Name(StreamKind kind) {
   return kind == StreamKind::kKey ? "key" : kind == StreamKind::kValue ? "value" : "latent";
 }
 
-// Out of line: gcc 12 warns falsely (-Wstringop-overflow) where it sees that a vector being appended to starts empty.
+// Out of line: gcc 12 warns falsely (-Wstringop-overflow) where it sees that a vector being appended to
+// starts empty.
 [[gnu::noinline]] std::vector<uint8_t> EmptyWithRoomFor(size_t bytes) {
   std::vector<uint8_t> out;
   out.reserve(bytes);
@@ -25,25 +26,30 @@ std::string_view Name(StreamKind kind) {
 }
 
 absl::Status ValidateLayer(const LayerLayout& layer, size_t index) {
-  auto bad = [&](const std::string& what) { return absl::InvalidArgumentError(absl::StrCat("layout: layers[", index, "]: ", what)); };
+  auto bad = [&](const std::string& what) {
+    return absl::InvalidArgumentError(absl::StrCat("layout: layers[", index, "]: ", what));
+  };
   const auto& streams = layer.streams;
-  bool pair = streams.size() == 2 && streams[0].kind == StreamKind::kKey && streams[1].kind == StreamKind::kValue;
+  bool pair =
+      streams.size() == 2 && streams[0].kind == StreamKind::kKey && streams[1].kind == StreamKind::kValue;
   bool latent = streams.size() == 1 && streams[0].kind == StreamKind::kLatent;
   if (!pair && !latent) return bad("streams must be {key, value} or {latent}");
   for (const StreamLayout& s : streams) {
     std::string name(Name(s.kind));
-    if (s.heads < 1 || s.heads > kMaxHeads) return bad(absl::StrCat(name, " heads must be 1 to ", kMaxHeads, ", not ", s.heads));
+    if (s.heads < 1 || s.heads > kMaxHeads)
+      return bad(absl::StrCat(name, " heads must be 1 to ", kMaxHeads, ", not ", s.heads));
     if (!IsCodecDim(s.dim)) {
-      return bad(absl::StrCat(name, " dim must be a multiple of ", kCodecDimStep, " from ", kMinCodecDim, " to ", kMaxCodecDim,
-                              ", not ", s.dim));
+      return bad(absl::StrCat(name, " dim must be a multiple of ", kCodecDimStep, " from ", kMinCodecDim,
+                              " to ", kMaxCodecDim, ", not ", s.dim));
     }
   }
   if (pair && streams[0].heads != streams[1].heads) {
-    return bad(absl::StrCat("key has ", streams[0].heads, " heads, value ", streams[1].heads, ": they must be equal"));
+    return bad(absl::StrCat("key has ", streams[0].heads, " heads, value ", streams[1].heads,
+                            ": they must be equal"));
   }
   if (pair && streams[0].sliding_window != streams[1].sliding_window) {
-    return bad(absl::StrCat("key has sliding_window ", streams[0].sliding_window, ", value ", streams[1].sliding_window,
-                            ": they must be equal"));
+    return bad(absl::StrCat("key has sliding_window ", streams[0].sliding_window, ", value ",
+                            streams[1].sliding_window, ": they must be equal"));
   }
   return absl::OkStatus();
 }
@@ -60,14 +66,20 @@ Layout Layout::Uniform(const Digest& model_digest, uint32_t layers, uint32_t kv_
 }
 
 absl::Status Layout::Validate() const {
-  auto bad = [](const std::string& what) { return absl::InvalidArgumentError(absl::StrCat("layout: ", what)); };
+  auto bad = [](const std::string& what) {
+    return absl::InvalidArgumentError(absl::StrCat("layout: ", what));
+  };
   if (dtype > DType::kF32) return bad(absl::StrCat("dtype ", static_cast<int>(dtype), " is unknown"));
   if (rope_state.size() > kMaxRopeStateBytes) {
-    return bad(absl::StrCat("rope_state has at most ", kMaxRopeStateBytes, " bytes, not ", rope_state.size()));
+    return bad(
+        absl::StrCat("rope_state has at most ", kMaxRopeStateBytes, " bytes, not ", rope_state.size()));
   }
-  if (rotation != RotationId::kHadamard2) return bad(absl::StrCat("rotation ", static_cast<int>(rotation), " is unknown"));
-  if (codebook != CodebookId::kLloydMaxSphere) return bad(absl::StrCat("codebook ", static_cast<int>(codebook), " is unknown"));
-  if (block_tokens != kBlockTokens) return bad(absl::StrCat("block_tokens must be ", kBlockTokens, ", not ", block_tokens));
+  if (rotation != RotationId::kHadamard2)
+    return bad(absl::StrCat("rotation ", static_cast<int>(rotation), " is unknown"));
+  if (codebook != CodebookId::kLloydMaxSphere)
+    return bad(absl::StrCat("codebook ", static_cast<int>(codebook), " is unknown"));
+  if (block_tokens != kBlockTokens)
+    return bad(absl::StrCat("block_tokens must be ", kBlockTokens, ", not ", block_tokens));
   if (layers.empty() || layers.size() > kMaxLayers) {
     return bad(absl::StrCat("layers must be 1 to ", kMaxLayers, ", not ", layers.size()));
   }
@@ -76,7 +88,8 @@ absl::Status Layout::Validate() const {
     QUIRE_RETURN_IF_ERROR(ValidateLayer(layers[i], i));
     heads += layers[i].heads();
   }
-  if (heads > kMaxLayerHeads) return bad(absl::StrCat("heads of all layers together are at most ", kMaxLayerHeads, ", not ", heads));
+  if (heads > kMaxLayerHeads)
+    return bad(absl::StrCat("heads of all layers together are at most ", kMaxLayerHeads, ", not ", heads));
   return absl::OkStatus();
 }
 
@@ -107,12 +120,15 @@ std::vector<uint8_t> Layout::Serialize() const {
 }
 
 absl::StatusOr<Layout> Layout::Parse(Bytes bytes) {
-  auto bad = [](const std::string& what) { return absl::DataLossError(absl::StrCat("layout bytes: ", what)); };
+  auto bad = [](const std::string& what) {
+    return absl::DataLossError(absl::StrCat("layout bytes: ", what));
+  };
   ByteReader in(bytes);
   Layout layout;
   if (in.Get<uint32_t>() != kLayoutMagic) return bad("no magic QKVL");
   if (uint16_t version = in.Get<uint16_t>(); in.ok() && version != kLayoutVersion) {
-    return absl::UnimplementedError(absl::StrCat("layout bytes: version ", version, " is unknown, ", kLayoutVersion, " is read"));
+    return absl::UnimplementedError(
+        absl::StrCat("layout bytes: version ", version, " is unknown, ", kLayoutVersion, " is read"));
   }
   layout.dtype = static_cast<DType>(in.Get<uint8_t>());
   if (in.Get<uint8_t>() != 0) return bad("byte 7 is not zero");
@@ -165,22 +181,24 @@ Part Part::Whole(const Layout& layout) {
 absl::Status Part::Validate(const Layout& layout) const {
   Part whole = Whole(layout);
   if (layer_begin >= layer_end || layer_end > whole.layer_end) {
-    return absl::InvalidArgumentError(absl::StrCat("part: layers [", layer_begin, ", ", layer_end, ") must be a range within the layout's ",
+    return absl::InvalidArgumentError(absl::StrCat("part: layers [", layer_begin, ", ", layer_end,
+                                                   ") must be a range within the layout's ",
                                                    whole.layer_end));
   }
   if (head_begin >= head_end || head_end > whole.head_end) {
-    return absl::InvalidArgumentError(absl::StrCat("part: heads [", head_begin, ", ", head_end, ") must be a range within the layout's ",
-                                                   whole.head_end));
+    return absl::InvalidArgumentError(absl::StrCat("part: heads [", head_begin, ", ", head_end,
+                                                   ") must be a range within the layout's ", whole.head_end));
   }
   for (uint32_t l = layer_begin; l < layer_end; ++l) {
     if (HeadsOf(layout.layers[l]) > 0) return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(absl::StrCat("part: no layer of [", layer_begin, ", ", layer_end, ") has a head in [", head_begin, ", ",
-                                                 head_end, ")"));
+  return absl::InvalidArgumentError(absl::StrCat("part: no layer of [", layer_begin, ", ", layer_end,
+                                                 ") has a head in [", head_begin, ", ", head_end, ")"));
 }
 
 bool Part::Covers(const Part& other) const {
-  return layer_begin <= other.layer_begin && other.layer_end <= layer_end && head_begin <= other.head_begin && other.head_end <= head_end;
+  return layer_begin <= other.layer_begin && other.layer_end <= layer_end && head_begin <= other.head_begin &&
+         other.head_end <= head_end;
 }
 
 uint32_t Part::HeadsOf(const LayerLayout& layer) const {

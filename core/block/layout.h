@@ -1,4 +1,5 @@
-// What must agree for KV to be exchangeable, and its fingerprint (DESIGN.md, "Words"; byte form in core/block/README.md).
+// What must agree for KV to be exchangeable, and its fingerprint (DESIGN.md, "Words"; byte form in
+// core/block/README.md).
 #pragma once
 
 #include <cstdint>
@@ -12,11 +13,11 @@
 
 namespace quire {
 
-inline constexpr uint32_t kBlockTokens = 64;      // tokens a block, fixed in v1
-inline constexpr uint32_t kMaxSinkTokens = 4;     // first tokens of a sequence that stay raw, in block 0
+inline constexpr uint32_t kBlockTokens = 64;   // tokens a block, fixed in v1
+inline constexpr uint32_t kMaxSinkTokens = 4;  // first tokens of a sequence that stay raw, in block 0
 inline constexpr uint32_t kMaxLayers = 1024;
 inline constexpr uint32_t kMaxHeads = 1024;
-inline constexpr uint32_t kMaxLayerHeads = 65536;   // heads of all layers together
+inline constexpr uint32_t kMaxLayerHeads = 65536;  // heads of all layers together
 inline constexpr uint32_t kMaxRopeStateBytes = 4096;
 
 enum class StreamKind : uint8_t { kKey = 0, kValue = 1, kLatent = 2 };  // a latent is coded like a key
@@ -35,18 +36,19 @@ struct LayerLayout {
 
   bool latent() const { return !streams.empty() && streams[0].kind == StreamKind::kLatent; }
   uint32_t heads() const { return streams.empty() ? 0 : streams[0].heads; }
-  uint32_t key_dim() const { return streams.empty() ? 0 : streams[0].dim; }         // or the latent's
+  uint32_t key_dim() const { return streams.empty() ? 0 : streams[0].dim; }       // or the latent's
   uint32_t value_dim() const { return streams.size() < 2 ? 0 : streams[1].dim; }  // 0: latent
   friend bool operator==(const LayerLayout&, const LayerLayout&) = default;
 };
 
-enum class RotationId : uint16_t { kHadamard2 = 1 };         // two rounds of (signs, Walsh–Hadamard)
-enum class CodebookId : uint16_t { kLloydMaxSphere = 1 };    // exact Lloyd–Max for (1−x²)^((d−3)/2)
+enum class RotationId : uint16_t { kHadamard2 = 1 };       // two rounds of (signs, Walsh–Hadamard)
+enum class CodebookId : uint16_t { kLloydMaxSphere = 1 };  // exact Lloyd–Max for (1−x²)^((d−3)/2)
 
 struct Layout {
-  Digest model_digest;     // SHA-256 of the weights; of "repository@revision+quantisation" for other engines
+  Digest model_digest;  // SHA-256 of the weights; of "repository@revision+quantisation" for other engines
   DType dtype = DType::kBf16;
-  std::string rope_state;  // canonical text of everything that changes K after RoPE; "" if K is stored before RoPE
+  // Canonical text of everything that changes K after RoPE; "" if K is stored before RoPE.
+  std::string rope_state;
   RotationId rotation = RotationId::kHadamard2;
   uint64_t rotation_seed = 0;
   CodebookId codebook = CodebookId::kLloydMaxSphere;
@@ -69,8 +71,9 @@ struct Layout {
   friend bool operator==(const Layout&, const Layout&) = default;
 };
 
-// The layers [layer_begin, layer_end) and KV heads [head_begin, head_end) that an object holds. Where layers have different
-// numbers of heads, the range is meant within each layer: heads that a layer lacks are simply not there.
+// The layers [layer_begin, layer_end) and KV heads [head_begin, head_end) that an object holds. Where layers
+// have different numbers of heads, the range is meant within each layer: heads that a layer lacks are simply
+// not there.
 struct Part {
   uint32_t layer_begin = 0, layer_end = 0, head_begin = 0, head_end = 0;
 

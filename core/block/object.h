@@ -36,14 +36,17 @@ struct BlockHeader {
   Digest profile;  // of a calibrated codec; zero in v1's codecs
   uint32_t header_bytes = 0;
   uint32_t sink_tokens = 0;
-  std::vector<Extent> levels;                            // all that the encoder made, whether present or not
-  std::vector<LayerCodec> codecs;                        // per layer of the part
-  std::vector<std::array<float, 2>> relative_error[kMaxLevels];  // [level][layer]{K, V}: ‖x−x̂‖²/‖x‖² measured at encode
-  std::vector<uint64_t> checksums;                       // XXH3-64, by SliceMap::ChecksumIndex
+  std::vector<Extent> levels;      // all that the encoder made, whether present or not
+  std::vector<LayerCodec> codecs;  // per layer of the part
+  // [level][layer]{K, V}: Σ‖x−x̂‖²/Σ‖x‖² over the part's heads and all tokens but the sinks, measured at
+  // encode.
+  std::vector<std::array<float, 2>> relative_error[kMaxLevels];
+  std::vector<uint64_t> checksums;  // XXH3-64, by SliceMap::ChecksumIndex
 };
 
-// A borrowed tensor of one stream of one layer: element (token t, head h, channel c) is data[t·token_stride + h·head_stride + c].
-// Strides are in elements. Covers the part's heads and all 64 tokens.
+// A borrowed tensor of one stream of one layer: element (token t, head h, channel c) is
+// data[t·token_stride + h·head_stride + c]. Strides are in elements. Covers the part's heads and all 64
+// tokens.
 struct StreamView {
   const void* data = nullptr;
   DType dtype = DType::kF32;
@@ -82,12 +85,14 @@ class BlockCodec {
   const Part& part() const;
   const Digest& fingerprint() const;
 
-  // Encodes 64 tokens. `layers` has one view per layer of the part. Replaces *object's contents with header and all levels.
-  // INVALID_ARGUMENT naming layer, head and token for a NaN or an infinity; *object is then empty.
+  // Encodes 64 tokens. `layers` has one view per layer of the part. Replaces *object's contents with header
+  // and all levels. INVALID_ARGUMENT naming layer, head and token for a NaN or an infinity; *object is then
+  // empty.
   absl::Status Encode(const CodecSpec& spec, const BlockIdentity& identity, std::span<const LayerView> layers,
                       std::vector<uint8_t>* object) const;
 
-  // y = R·x and x = Rᵀ·y for vectors of a layer's head dim (attention on codes rotates its queries and outputs). In place is fine.
+  // y = R·x and x = Rᵀ·y for vectors of a layer's head dim (attention on codes rotates its queries and
+  // outputs). In place is fine.
   void Rotate(uint32_t dim, const float* x, float* y) const;
   void RotateBack(uint32_t dim, const float* y, float* x) const;
 
@@ -109,8 +114,9 @@ inline constexpr uint64_t kMaxLevelBytes = uint64_t{1} << 40;
 uint64_t HeaderBytesFor(size_t layers, size_t levels, size_t checksums);
 std::vector<uint8_t> SerializeHeader(const BlockHeader& header);
 
-// Parses and checks a header alone. `object` may be any prefix that holds the whole header (its length is in its first 16 bytes).
-// UNIMPLEMENTED for an unknown version, DATA_LOSS for anything malformed or a wrong header checksum.
+// Parses and checks a header alone. `object` may be any prefix that holds the whole header (its length is in
+// its first 16 bytes). UNIMPLEMENTED for an unknown version, DATA_LOSS for anything malformed or a wrong
+// header checksum.
 absl::StatusOr<BlockHeader> ParseHeader(Bytes object);
 inline constexpr size_t kHeaderPrefixBytes = 16;
 absl::StatusOr<uint32_t> HeaderBytes(Bytes prefix);  // from the first kHeaderPrefixBytes
@@ -118,10 +124,11 @@ absl::StatusOr<uint32_t> HeaderBytes(Bytes prefix);  // from the first kHeaderPr
 // A view of one object's bytes (borrowed: they must outlive the reader). Thread-compatible.
 class BlockReader {
  public:
-  // Checks magic, version, header checksum, fingerprint, part, key and parent, rotation, seed and codebook, and that the length
-  // ends on a level boundary. Slice checksums are checked by Verify* (and not again by Decode*).
-  // DATA_LOSS on any mismatch, naming the field; UNIMPLEMENTED on a version it does not know.
-  static absl::StatusOr<BlockReader> Open(std::shared_ptr<const BlockCodec> codec, const BlockIdentity& expected, Bytes object);
+  // Checks magic, version, header checksum, fingerprint, part, key and parent, rotation, seed and codebook,
+  // and that the length ends on a level boundary. Slice checksums are checked by Verify* (and not again by
+  // Decode*). DATA_LOSS on any mismatch, naming the field; UNIMPLEMENTED on a version it does not know.
+  static absl::StatusOr<BlockReader> Open(std::shared_ptr<const BlockCodec> codec,
+                                          const BlockIdentity& expected, Bytes object);
   // The same with no expected identity (the Codec service, inspection).
   static absl::StatusOr<BlockReader> OpenAny(std::shared_ptr<const BlockCodec> codec, Bytes object);
 

@@ -16,23 +16,28 @@ static_assert(kMaxLevels == kTqLevels && kBlockTokens == kTqTokens);
 uint64_t RoundUp16(uint64_t n) { return (n + 15) / 16 * 16; }
 
 absl::Status ValidateCodec(const LayerLayout& layer, const LayerCodec& codec, size_t index) {
-  auto bad = [&](const std::string& what) { return absl::InvalidArgumentError(absl::StrCat("slice map: layer ", index, ": ", what)); };
+  auto bad = [&](const std::string& what) {
+    return absl::InvalidArgumentError(absl::StrCat("slice map: layer ", index, ": ", what));
+  };
   switch (codec.codec) {
     case CodecId::kRaw:
       if (codec.k_bits != 0 || codec.v_bits != 0) return bad("raw has no bits");
       return absl::OkStatus();
     case CodecId::kTq: {
-      if (codec.k_bits < 2 || codec.k_bits > 8) return bad(absl::StrCat("K has 2 to 8 bits, not ", codec.k_bits));
+      if (codec.k_bits < 2 || codec.k_bits > 8)
+        return bad(absl::StrCat("K has 2 to 8 bits, not ", codec.k_bits));
       if (layer.latent()) {
         return codec.v_bits == 0 ? absl::OkStatus() : bad("a latent has no V bits");
       }
-      if (codec.v_bits < 2 || codec.v_bits > 8) return bad(absl::StrCat("V has 2 to 8 bits, not ", codec.v_bits));
+      if (codec.v_bits < 2 || codec.v_bits > 8)
+        return bad(absl::StrCat("V has 2 to 8 bits, not ", codec.v_bits));
       return absl::OkStatus();
     }
     case CodecId::kFp8:
     case CodecId::kTqProd:
     case CodecId::kQpc:
-      return absl::UnimplementedError(absl::StrCat("layer ", index, ": codec ", std::string(Name(codec.codec)),
+      return absl::UnimplementedError(absl::StrCat("layer ", index, ": codec ",
+                                                   std::string(Name(codec.codec)),
                                                    " does not code KV blocks in this version"));
   }
   return bad(absl::StrCat("codec ", static_cast<int>(codec.codec), " is unknown"));
@@ -42,7 +47,9 @@ uint64_t SliceBytes(int level, const Layout& layout, const LayerLayout& layer, c
   if (codec.codec == CodecId::kTq) {
     return TqSlice::At(level, layer.key_dim(), codec.k_bits, layer.value_dim(), codec.v_bits).bytes;
   }
-  return level > 0 ? 0 : RoundUp16(uint64_t{kBlockTokens} * (layer.key_dim() + layer.value_dim()) * SizeOf(layout.dtype));
+  return level > 0 ? 0
+                   : RoundUp16(uint64_t{kBlockTokens} * (layer.key_dim() + layer.value_dim()) *
+                               SizeOf(layout.dtype));
 }
 
 int LevelsUsed(const LayerCodec& codec) {
@@ -58,7 +65,9 @@ TqSlice TqSlice::At(int level, uint32_t k_dim, int k_bits, uint32_t v_dim, int v
     *extent = {slice.bytes, bytes};
     slice.bytes += bytes;
   };
-  auto plane_bits = [&](int bits) { return level == 0 ? 2 : KeptBits(bits, level) - KeptBits(bits, level - 1); };
+  auto plane_bits = [&](int bits) {
+    return level == 0 ? 2 : KeptBits(bits, level) - KeptBits(bits, level - 1);
+  };
   bool k = HasLevel(k_bits, level), v = v_dim > 0 && HasLevel(v_bits, level);
   put(&slice.k_mean, level == 0 ? k_dim : 0);
   put(&slice.scalars, level == 0 ? 16 : 0);
@@ -78,15 +87,17 @@ std::vector<LayerCodec> LayerCodecs(const CodecSpec& spec, const Layout& layout,
   return codecs;
 }
 
-absl::StatusOr<SliceMap> SliceMap::Create(const Layout& layout, const Part& part, const std::vector<LayerCodec>& codecs,
-                                          uint32_t sink_tokens) {
+absl::StatusOr<SliceMap> SliceMap::Create(const Layout& layout, const Part& part,
+                                          const std::vector<LayerCodec>& codecs, uint32_t sink_tokens) {
   QUIRE_RETURN_IF_ERROR(layout.Validate());
   QUIRE_RETURN_IF_ERROR(part.Validate(layout));
   if (codecs.size() != part.layers()) {
-    return absl::InvalidArgumentError(absl::StrCat("slice map: ", codecs.size(), " codecs for ", part.layers(), " layers"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("slice map: ", codecs.size(), " codecs for ", part.layers(), " layers"));
   }
   if (sink_tokens > kMaxSinkTokens) {
-    return absl::InvalidArgumentError(absl::StrCat("slice map: at most ", kMaxSinkTokens, " sink tokens, not ", sink_tokens));
+    return absl::InvalidArgumentError(
+        absl::StrCat("slice map: at most ", kMaxSinkTokens, " sink tokens, not ", sink_tokens));
   }
   SliceMap map;
   map.layers_ = part.layers();
@@ -94,7 +105,8 @@ absl::StatusOr<SliceMap> SliceMap::Create(const Layout& layout, const Part& part
   int levels = 1;
   for (uint32_t l = 0; l < map.layers_; ++l) {
     QUIRE_RETURN_IF_ERROR(ValidateCodec(layout.layers[part.layer_begin + l], codecs[l], l));
-    if (part.HeadsOf(layout.layers[part.layer_begin + l]) > 0) levels = std::max(levels, LevelsUsed(codecs[l]));
+    if (part.HeadsOf(layout.layers[part.layer_begin + l]) > 0)
+      levels = std::max(levels, LevelsUsed(codecs[l]));
   }
   map.sinks_.resize(map.layers_);
   map.sink_checksums_.resize(map.layers_);
@@ -113,7 +125,9 @@ absl::StatusOr<SliceMap> SliceMap::Create(const Layout& layout, const Part& part
       uint32_t heads = part.HeadsOf(layer);
       uint64_t layer_begin = at;
       if (level == 0) {
-        uint64_t elements = codecs[l].codec == CodecId::kTq ? uint64_t{heads} * sink_tokens * (layer.key_dim() + layer.value_dim()) : 0;
+        uint64_t elements = codecs[l].codec == CodecId::kTq
+                                ? uint64_t{heads} * sink_tokens * (layer.key_dim() + layer.value_dim())
+                                : 0;
         map.sinks_[l] = place(RoundUp16(elements * SizeOf(layout.dtype)), &map.sink_checksums_[l]);
       }
       uint64_t bytes = SliceBytes(level, layout, layer, codecs[l]);
@@ -137,14 +151,17 @@ Extent SliceMap::slice(int level, uint32_t layer, uint32_t head) const {
 
 Extent SliceMap::sinks(uint32_t layer) const { return sinks_[layer]; }
 
-Extent SliceMap::layer(int level, uint32_t layer) const { return layer_extents_[static_cast<size_t>(level) * layers_ + layer]; }
+Extent SliceMap::layer(int level, uint32_t layer) const {
+  return layer_extents_[static_cast<size_t>(level) * layers_ + layer];
+}
 
 absl::StatusOr<int> SliceMap::LevelsOf(uint64_t bytes) const {
   for (int n = 1; n <= levels(); ++n) {
     if (ObjectBytes(n) == bytes) return n;
   }
-  return absl::DataLossError(absl::StrCat("object of ", bytes, " bytes does not end on a level boundary; all ", levels(), " levels have ",
-                                          levels() > 0 ? ObjectBytes(levels()) : 0));
+  return absl::DataLossError(absl::StrCat("object of ", bytes,
+                                          " bytes does not end on a level boundary; all ", levels(),
+                                          " levels have ", levels() > 0 ? ObjectBytes(levels()) : 0));
 }
 
 size_t SliceMap::ChecksumIndex(int level, uint32_t layer, uint32_t head) const {

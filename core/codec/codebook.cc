@@ -9,8 +9,8 @@ namespace {
 
 constexpr int kLloydSteps = 24, kNewtonSteps = 16, kStartGrid = 4096;
 
-// The density's integrals, with x = sin θ: ∫ (1−x²)^((d−3)/2) dx = ∫ cos^(d−2) θ dθ. d is even, so the reduction formula
-// ends at ∫ dθ and all its terms are positive.
+// The density's integrals, with x = sin θ: ∫ (1−x²)^((d−3)/2) dx = ∫ cos^(d−2) θ dθ. d is even, so the
+// reduction formula ends at ∫ dθ and all its terms are positive.
 class Density {
  public:
   explicit Density(uint32_t dim) : dim_(dim), total_(Area(1.0)) {}

@@ -44,8 +44,8 @@ void Transpose8x8(uint64_t* rows) {
   }
 }
 
-// Calls visit(row j's byte offset in codes for j = 0…7 as a function, unit index of lane g) for every 8 × 8 tile of K: eight
-// channel rows of eight tokens g. `offset(j)` is where the eight tokens of value j begin.
+// Calls visit(row j's byte offset in codes for j = 0…7 as a function, unit index of lane g) for every 8 × 8
+// tile of K: eight channel rows of eight tokens g. `offset(j)` is where the eight tokens of value j begin.
 template <typename Visit>
 void ForEachKeyTile(uint32_t dim, Visit visit) {
   uint32_t units = dim / 16, whole = dim / 32;
@@ -54,18 +54,21 @@ void ForEachKeyTile(uint32_t dim, Visit visit) {
       uint32_t first = (32 * m + t) * units;  // lane (m, g = 0, t); g steps by 4 lanes
       for (uint32_t r = 0; r < 2; ++r) {
         for (uint32_t i = 0; i < whole; ++i) {
-          visit(first + r * whole + i, [=](uint32_t j) { return (32 * i + 8 * t + j) * kPlaneTokens + 16 * m + 8 * r; });
+          visit(first + r * whole + i,
+                [=](uint32_t j) { return (32 * i + 8 * t + j) * kPlaneTokens + 16 * m + 8 * r; });
         }
       }
       if (dim % 32 != 0) {
-        visit(first + units - 1,
-              [=](uint32_t j) { return (32 * whole + 4 * t + (j & 3)) * kPlaneTokens + 16 * m + 8 * (j >> 2); });
+        visit(first + units - 1, [=](uint32_t j) {
+          return (32 * whole + 4 * t + (j & 3)) * kPlaneTokens + 16 * m + 8 * (j >> 2);
+        });
       }
     }
   }
 }
 
-// Calls visit(unit index, offset of the values j = 0, 1 in codes); j = 2, 3 stand 8 bytes, j = 4… two channels further.
+// Calls visit(unit index, offset of the values j = 0, 1 in codes); j = 2, 3 stand 8 bytes, j = 4… two
+// channels further.
 template <typename Visit>
 void ForEachValueUnit(uint32_t dim, Visit visit) {
   uint32_t units = dim / 16;
@@ -73,7 +76,8 @@ void ForEachValueUnit(uint32_t dim, Visit visit) {
     uint32_t m = lane >> 5, g = lane >> 2 & 7, t = lane & 3;
     for (uint32_t i = 0; i < units; ++i) {
       bool alone = i + 1 == units && units % 2 == 1;
-      uint32_t channel = alone ? 16 * i + 4 * (g >> 1) + (g & 1) : 32 * (i >> 1) + 4 * (i & 1) + 8 * (g >> 1) + (g & 1);
+      uint32_t channel =
+          alone ? 16 * i + 4 * (g >> 1) + (g & 1) : 32 * (i >> 1) + 4 * (i & 1) + 8 * (g >> 1) + (g & 1);
       visit(lane * units + i, channel * kPlaneTokens + 16 * m + 2 * t);
     }
   }
@@ -159,10 +163,13 @@ struct Sections {
   Sections(uint32_t dim) : fours(dim / 64), pair(dim / 32 & 1), single(dim / 16 & 1) {}
   size_t Four(uint32_t lane, uint32_t i, size_t bits) const { return (lane * fours + i) * 4 * bits; }
   size_t Pair(uint32_t lane, size_t bits) const { return kLanes * fours * 4 * bits + lane * 2 * bits; }
-  size_t Single(uint32_t lane, size_t bits) const { return kLanes * (fours * 4 + pair * 2) * bits + lane * bits; }
+  size_t Single(uint32_t lane, size_t bits) const {
+    return kLanes * (fours * 4 + pair * 2) * bits + lane * bits;
+  }
 };
 
-// A unit's codes, aligned to the top of a byte, as two words of nibbles: the first four bits and the last four.
+// A unit's codes, aligned to the top of a byte, as two words of nibbles: the first four bits and the last
+// four.
 struct UnitBits {
   uint32_t high, low;
   uint32_t Crumbs() const { return high >> 2 & 0x33333333u; }

@@ -17,15 +17,15 @@ uint64_t Mix64(uint64_t z) {
   return z ^ (z >> 31);
 }
 
-// Butterflies of distance 1, 2, 4, … over `rows` rows of kLanes floats. Two distances go in one pass over memory.
+// Butterflies of distance 1, 2, 4, … over `rows` rows of kLanes floats. Two distances go in one pass over
+// memory.
 template <size_t kLanes>
 void Hadamard(uint32_t rows, float* x) {
   uint32_t h = 1;
   for (; 4 * h <= rows; h *= 4) {
     for (uint32_t base = 0; base < rows; base += 4 * h) {
       for (uint32_t i = base; i < base + h; ++i) {
-        float *__restrict a = x + i * kLanes, *__restrict b = a + h * kLanes, *__restrict c = b + h * kLanes,
-              *__restrict d = c + h * kLanes;
+        float* __restrict a = x + i * kLanes, * __restrict b = a + h * kLanes, * __restrict c = b + h * kLanes, * __restrict d = c + h * kLanes;
         for (size_t l = 0; l < kLanes; ++l) {
           float sum_ab = a[l] + b[l], diff_ab = a[l] - b[l], sum_cd = c[l] + d[l], diff_cd = c[l] - d[l];
           a[l] = sum_ab + sum_cd;
@@ -38,7 +38,7 @@ void Hadamard(uint32_t rows, float* x) {
   }
   if (h == rows) return;
   for (uint32_t i = 0; i < h; ++i) {
-    float *__restrict a = x + i * kLanes, *__restrict b = a + h * kLanes;
+    float* __restrict a = x + i * kLanes, * __restrict b = a + h * kLanes;
     for (size_t l = 0; l < kLanes; ++l) {
       float sum = a[l] + b[l], diff = a[l] - b[l];
       a[l] = sum;
@@ -47,7 +47,8 @@ void Hadamard(uint32_t rows, float* x) {
   }
 }
 
-// x[a][·] = Σ_k matrix[a][k] x[k][·] over `odd` rows that lie `stride` floats apart, kLanes columns at a time.
+// x[a][·] = Σ_k matrix[a][k] x[k][·] over `odd` rows that lie `stride` floats apart, kLanes columns at a
+// time.
 template <size_t kLanes>
 void MixRows(uint32_t odd, const float* matrix, size_t stride, float* x) {
   float out[kMaxCodecDim / kCodecDimStep][kLanes];
@@ -80,7 +81,8 @@ Rotation::Rotation(uint32_t dim, uint64_t seed)
   for (uint32_t j = 0; j < odd_; ++j) {
     for (uint32_t k = 0; k < odd_; ++k) {
       double angle = 2 * std::numbers::pi * (j * k % odd_) / odd_;
-      hartley_[j * odd_ + k] = static_cast<float>((std::cos(angle) + std::sin(angle)) / std::sqrt(double{odd_ * 1.0}));
+      hartley_[j * odd_ + k] =
+          static_cast<float>((std::cos(angle) + std::sin(angle)) / std::sqrt(double{odd_ * 1.0}));
     }
   }
 }
@@ -91,7 +93,8 @@ void Rotation::Mix(float* x) const {
   if (odd_ == 1) return;
   constexpr size_t kWidth = 16;  // columns a pass of MixRows; power_ is a multiple of 16
   size_t row = power_ * kLanes;
-  for (size_t column = 0; column < row; column += kWidth) MixRows<kWidth>(odd_, hartley_.data(), row, x + column);
+  for (size_t column = 0; column < row; column += kWidth)
+    MixRows<kWidth>(odd_, hartley_.data(), row, x + column);
 }
 
 template <size_t kLanes>

@@ -1,15 +1,20 @@
-// The fixed orthogonal matrix R that makes a vector's coordinates look alike before they are quantised (rotation id 1).
+// The fixed orthogonal matrix R that makes a vector's coordinates look alike before they are quantised
+// (rotation id 1).
 //
 //   R = M D₂ M D₁,   M = A ⊗ H / sqrt(p),   d = q·p, p the largest power of two in d, q odd
 //
 //   H     the p×p Walsh–Hadamard matrix in natural order, H[a][b] = (−1)^popcount(a & b)
-//   A     the q×q discrete Hartley matrix, A[j][k] = (cos(2πjk/q) + sin(2πjk/q)) / sqrt(q), double rounded to float; q = 1: (1)
-//   D₁,₂  diagonal signs. Channel i of round r has −1 where bit i % 64 of word(r, i / 64) is set,
-//         word(r, w) = mix(mix(seed + G) + (16 r + w + 1) G),  r = 0 for D₁, 1 for D₂,  G = 0x9E3779B97F4A7C15,
-//         mix(z): z = (z ^ z>>30) · 0xBF58476D1CE4E5B9; z = (z ^ z>>27) · 0x94D049BB133111EB; z ^ z>>31    (SplitMix64's)
+//   A     the q×q discrete Hartley matrix, A[j][k] = (cos(2πjk/q) + sin(2πjk/q)) / sqrt(q), made in double
+//         and rounded to float; (1) for q = 1
+//   D₁,₂  diagonal signs from a counter: channel i of round r (0 for D₁, 1 for D₂) is negated where bit
+//         i % 64 of word(r, i / 64) is set,
+//           word(r, w) = mix(mix(seed + G) + (16 r + w + 1) G),   G = 0x9E3779B97F4A7C15,
+//         mix is SplitMix64's: z = (z ^ z>>30) · 0xBF58476D1CE4E5B9,
+//           z = (z ^ z>>27) · 0x94D049BB133111EB, z ^ z>>31
 //
-// A ⊗ H: channel a·p + b stands at row a of A's side and b of H's. M is symmetric, so Rᵀ = D₁ M D₂ M. Sums are made in a fixed
-// order (butterflies of distance 1, 2, 4, …, then A's sums by ascending k, in float), the same for every entry point.
+// A ⊗ H: channel a·p + b stands at row a of A's side and b of H's. M is symmetric, so Rᵀ = D₁ M D₂ M. Sums
+// are made in a fixed order (butterflies of distance 1, 2, 4, …, then A's sums by ascending k, in float), the
+// same for every entry point.
 #pragma once
 
 #include <cstddef>

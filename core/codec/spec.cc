@@ -30,7 +30,8 @@ class Cursor {
   }
   absl::Status Mistake(const std::string& what) const { return MistakeAt(pos_, what); }
   absl::Status MistakeAt(size_t position, const std::string& what) const {
-    return absl::InvalidArgumentError(absl::StrCat("codec spec '", std::string(text_), "' at ", position, ": ", what));
+    return absl::InvalidArgumentError(
+        absl::StrCat("codec spec '", std::string(text_), "' at ", position, ": ", what));
   }
   // A name: letters, digits and underscores.
   std::string_view Name() {
@@ -73,7 +74,8 @@ absl::StatusOr<CodecId> ParseName(Cursor& in) {
   if (name == "fp8") return CodecId::kFp8;
   if (name == "tq") return CodecId::kTq;
   if (name == "tq_prod" || name == "qpc") {
-    return absl::UnimplementedError(absl::StrCat("codec ", std::string(name), " does not code KV blocks in this version"));
+    return absl::UnimplementedError(
+        absl::StrCat("codec ", std::string(name), " does not code KV blocks in this version"));
   }
   return in.MistakeAt(0, "expected a codec: raw, fp8 or tq");
 }
@@ -82,11 +84,16 @@ absl::StatusOr<CodecId> ParseName(Cursor& in) {
 
 std::string_view Name(CodecId id) {
   switch (id) {
-    case CodecId::kRaw: return "raw";
-    case CodecId::kFp8: return "fp8";
-    case CodecId::kTq: return "tq";
-    case CodecId::kTqProd: return "tq_prod";
-    case CodecId::kQpc: return "qpc";
+    case CodecId::kRaw:
+      return "raw";
+    case CodecId::kFp8:
+      return "fp8";
+    case CodecId::kTq:
+      return "tq";
+    case CodecId::kTqProd:
+      return "tq_prod";
+    case CodecId::kQpc:
+      return "qpc";
   }
   return "unknown";
 }
@@ -99,7 +106,8 @@ absl::StatusOr<CodecSpec> CodecSpec::Parse(std::string_view text) {
   QUIRE_ASSIGN_OR_RETURN(spec.base_.codec, ParseName(in));
   if (spec.base_.codec != CodecId::kTq) {
     spec.base_.k_bits = spec.base_.v_bits = 0;
-    if (!in.AtEnd()) return in.Mistake(absl::StrCat("codec ", std::string(Name(spec.codec())), " takes no options"));
+    if (!in.AtEnd())
+      return in.Mistake(absl::StrCat("codec ", std::string(Name(spec.codec())), " takes no options"));
     return spec;
   }
   if (in.AtEnd()) return spec;
@@ -125,7 +133,8 @@ absl::StatusOr<CodecSpec> CodecSpec::Parse(std::string_view text) {
       QUIRE_RETURN_IF_ERROR(ParseBits(in, &o.k_bits, &o.v_bits));
       for (const Override& other : spec.overrides_) {
         if (o.first <= other.last && other.first <= o.last) {
-          return in.MistakeAt(option, absl::StrCat("layer ", std::max(o.first, other.first), " is named twice"));
+          return in.MistakeAt(option,
+                              absl::StrCat("layer ", std::max(o.first, other.first), " is named twice"));
         }
       }
       spec.overrides_.push_back(o);
@@ -134,7 +143,8 @@ absl::StatusOr<CodecSpec> CodecSpec::Parse(std::string_view text) {
     }
   }
   // Canonical: in order of layers, neighbours with equal bits joined.
-  std::sort(spec.overrides_.begin(), spec.overrides_.end(), [](const Override& a, const Override& b) { return a.first < b.first; });
+  std::sort(spec.overrides_.begin(), spec.overrides_.end(),
+            [](const Override& a, const Override& b) { return a.first < b.first; });
   std::vector<Override> joined;
   for (const Override& o : spec.overrides_) {
     bool extends = !joined.empty() && joined.back().last + 1 == o.first && joined.back().k_bits == o.k_bits &&
@@ -169,6 +179,8 @@ LayerCodec CodecSpec::ForLayer(uint32_t layer) const {
   return base_;
 }
 
-int64_t CodecSpec::last_named_layer() const { return overrides_.empty() ? -1 : int64_t{overrides_.back().last}; }
+int64_t CodecSpec::last_named_layer() const {
+  return overrides_.empty() ? -1 : int64_t{overrides_.back().last};
+}
 
 }  // namespace quire

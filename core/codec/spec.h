@@ -2,8 +2,8 @@
 //
 //   raw | fp8 | tq | tq:k4v4 | tq:k6v3,effort=2,layers=0-1:k8v8,layers=29:k8v8
 //
-// `tq` alone means k4v4. Bits are 2…8 for stored blocks. A layer named by no `layers=` has the bits in front. Layers count the
-// layers that have KV, from 0. See DESIGN.md, "The codec tq".
+// `tq` alone means k4v4. Bits are 2…8 for stored blocks. A layer named by no `layers=` has the bits in front.
+// Layers count the layers that have KV, from 0. See DESIGN.md, "The codec tq".
 #pragma once
 
 #include <cstdint>

@@ -15,8 +15,9 @@ constexpr float kCorrectionStep = 0x1p-10f;
 constexpr float kMaxCorrection = 127;
 
 // 2^(−i/16), rounded to float.
-constexpr float kSixteenths[16] = {0x1.000000p+0f, 0x1.ea4afap-1f, 0x1.d5818ep-1f, 0x1.c199bep-1f, 0x1.ae89fap-1f, 0x1.9c4918p-1f,
-                                   0x1.8ace54p-1f, 0x1.7a1148p-1f, 0x1.6a09e6p-1f, 0x1.5ab07ep-1f, 0x1.4bfdaep-1f, 0x1.3dea64p-1f,
+constexpr float kSixteenths[16] = {0x1.000000p+0f, 0x1.ea4afap-1f, 0x1.d5818ep-1f, 0x1.c199bep-1f,
+                                   0x1.ae89fap-1f, 0x1.9c4918p-1f, 0x1.8ace54p-1f, 0x1.7a1148p-1f,
+                                   0x1.6a09e6p-1f, 0x1.5ab07ep-1f, 0x1.4bfdaep-1f, 0x1.3dea64p-1f,
                                    0x1.306fe0p-1f, 0x1.2387a6p-1f, 0x1.172b84p-1f, 0x1.0b5586p-1f};
 
 float ValueScale(float base, uint8_t code) {
@@ -24,7 +25,9 @@ float ValueScale(float base, uint8_t code) {
   return base * std::ldexp(kSixteenths[code % 16], -(code / 16));
 }
 
-float Corrected(float scale, int8_t correction) { return scale * (1.0f + static_cast<float>(correction) * kCorrectionStep); }
+float Corrected(float scale, int8_t correction) {
+  return scale * (1.0f + static_cast<float>(correction) * kCorrectionStep);
+}
 
 // The correction that brings `from` nearest to `wanted`; 0 where there is nothing to correct.
 int8_t CorrectionOf(float wanted, float from) {
@@ -49,7 +52,8 @@ void Energy(uint32_t dim, const float* __restrict y, float* __restrict sums) {
 }
 
 // Σ_t Σ_c (y − scale · chosen)²
-double SquaredError(uint32_t dim, const float* __restrict y, const float* __restrict chosen, const float* __restrict scales) {
+double SquaredError(uint32_t dim, const float* __restrict y, const float* __restrict chosen,
+                    const float* __restrict scales) {
   float sums[kN] = {};
   for (uint32_t c = 0; c < dim; ++c, y += kN, chosen += kN) {
     for (size_t t = 0; t < kN; ++t) {
@@ -71,7 +75,8 @@ void Choose(const Codebook& book, int kept, const uint8_t* __restrict codes, flo
 
 // Up to 7 thresholds: count them all, which vectorises.
 template <int kThresholds>
-void IndexByCounting(const Codebook& book, const float* __restrict y, const float* __restrict inverse, uint8_t* __restrict codes) {
+void IndexByCounting(const Codebook& book, const float* __restrict y, const float* __restrict inverse,
+                     uint8_t* __restrict codes) {
   float thresholds[kThresholds + 1] = {};
   std::copy_n(book.float_thresholds().begin(), kThresholds, thresholds);
   int32_t sign = 1 << (book.bits() - 1);
@@ -95,7 +100,9 @@ void IndexBySearch(const Codebook& book, const float* y, const float* inverse, u
     for (size_t t = 0; t < kN; ++t) {
       float z = std::fabs(y[t]) * inverse[t];
       uint32_t cell = 0;
-      for (uint32_t step = half / 2; step > 0; step /= 2) cell += thresholds[cell + step - 1] < z ? step : 0;
+      for (uint32_t step = half / 2; step > 0; step /= 2) {
+        cell += step & (0u - static_cast<uint32_t>(thresholds[cell + step - 1] < z));
+      }
       codes[t] = static_cast<uint8_t>(cell | (y[t] < 0 ? half : 0));
     }
   }
@@ -108,8 +115,8 @@ int FirstNotFinite(uint32_t first_token, const float* energy) {
   return -1;
 }
 
-// Zeroes the columns of sinks and of vectors too small to code, so that their codes come out as zero bits; inverse[t] is
-// 1/rms of the others, 0 for these.
+// Zeroes the columns of sinks and of vectors too small to code, so that their codes come out as zero bits;
+// inverse[t] is 1/rms of the others, 0 for these.
 void Normalise(uint32_t dim, uint32_t first_token, float* y, float* energy, float* inverse) {
   float root = std::sqrt(static_cast<float>(dim));
   bool all = true;
@@ -128,7 +135,8 @@ void Normalise(uint32_t dim, uint32_t first_token, float* y, float* energy, floa
 }
 
 // Indices, then `effort` alternations of least-squares scale and indices.
-void FindCodes(const Codebook& book, int effort, const float* y, float* inverse, float* work, uint8_t* codes) {
+void FindCodes(const Codebook& book, int effort, const float* y, float* inverse, float* work,
+               uint8_t* codes) {
   TqIndex(book, y, inverse, codes);
   for (int i = 0; i < effort; ++i) {
     float along[kN], square[kN];
@@ -172,11 +180,16 @@ double Sum(uint32_t first_token, const float* values) {
 
 void TqIndex(const Codebook& book, const float* y, const float* inverse_scales, uint8_t* codes) {
   switch (book.bits()) {
-    case 1: return IndexByCounting<0>(book, y, inverse_scales, codes);
-    case 2: return IndexByCounting<1>(book, y, inverse_scales, codes);
-    case 3: return IndexByCounting<3>(book, y, inverse_scales, codes);
-    case 4: return IndexByCounting<7>(book, y, inverse_scales, codes);
-    default: return IndexBySearch(book, y, inverse_scales, codes);
+    case 1:
+      return IndexByCounting<0>(book, y, inverse_scales, codes);
+    case 2:
+      return IndexByCounting<1>(book, y, inverse_scales, codes);
+    case 3:
+      return IndexByCounting<3>(book, y, inverse_scales, codes);
+    case 4:
+      return IndexByCounting<7>(book, y, inverse_scales, codes);
+    default:
+      return IndexBySearch(book, y, inverse_scales, codes);
   }
 }
 
@@ -220,7 +233,8 @@ int EncodeTqKey(const Codebook& book, int effort, uint32_t first_token, float* y
   return -1;
 }
 
-int EncodeTqValue(const Codebook& book, int effort, uint32_t first_token, float* y, float* work, TqValue* out) {
+int EncodeTqValue(const Codebook& book, int effort, uint32_t first_token, float* y, float* work,
+                  TqValue* out) {
   uint32_t dim = book.dim();
   float energy[kN], inverse[kN], along[kN], square[kN], wanted[kN], scales[kN];
   Energy(dim, y, energy);

@@ -1,4 +1,5 @@
-// Untrusted bytes: cut, flipped and forged objects. The sanitizer build makes "no access out of bounds" a check of these too.
+// Untrusted bytes: cut, flipped and forged objects. The sanitizer build makes "no access out of bounds" a
+// check of these too.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -16,7 +17,8 @@ class ForgeryTest : public ::testing::Test {
     layout_ = SampleLayout(2, 1, 16);
     codec_ = *BlockCodec::Create(layout_, Part::Whole(layout_));
     SampleBlock block(layout_, Part::Whole(layout_));
-    ASSERT_TRUE(codec_->Encode(*CodecSpec::Parse("tq:k4v5,layers=1:k2v3"), identity_, block.Views(), &object_).ok());
+    ASSERT_TRUE(
+        codec_->Encode(*CodecSpec::Parse("tq:k4v5,layers=1:k2v3"), identity_, block.Views(), &object_).ok());
     header_bytes_ = *HeaderBytes(object_);
   }
 
@@ -65,7 +67,8 @@ TEST_F(ForgeryTest, EveryFlippedBitIsSeen) {
       std::vector<uint8_t> changed = object_;
       changed[i] ^= static_cast<uint8_t>(1u << bit);
       absl::Status status = Use(changed);
-      ASSERT_TRUE(absl::IsDataLoss(status) || absl::IsUnimplemented(status)) << i << " " << bit << " " << status;
+      ASSERT_TRUE(absl::IsDataLoss(status) || absl::IsUnimplemented(status))
+          << i << " " << bit << " " << status;
     }
   }
 }
@@ -75,9 +78,12 @@ TEST_F(ForgeryTest, OnlyLevelBoundariesAreLengths) {
   ASSERT_TRUE(reader.ok());
   ASSERT_EQ(reader->levels(), 4);
   for (size_t n = 0; n <= object_.size(); ++n) {
-    std::vector<uint8_t> cut(object_.begin(), object_.begin() + static_cast<ptrdiff_t>(n));  // its own allocation: bounds are checked
+    std::vector<uint8_t> cut(
+        object_.begin(),
+        object_.begin() + static_cast<ptrdiff_t>(n));  // its own allocation: bounds are checked
     bool boundary = false;
-    for (int levels = 1; levels <= 4; ++levels) boundary = boundary || reader->slices().ObjectBytes(levels) == n;
+    for (int levels = 1; levels <= 4; ++levels)
+      boundary = boundary || reader->slices().ObjectBytes(levels) == n;
     absl::Status status = Use(cut);
     EXPECT_EQ(status.ok(), boundary) << n;
     if (!boundary) {
@@ -94,10 +100,12 @@ TEST_F(ForgeryTest, EveryForgedFieldIsRefusedOrHarmless) {
   for (size_t offset = 0; offset + 4 <= header_bytes_ - 8; offset += 2) {
     uint32_t was;
     std::memcpy(&was, object_.data() + offset, 4);
-    for (uint32_t value : {0u, 1u, was + 1, was - 1, was * 2, was + 16, 0x7FFFFFFFu, 0x80000000u, 0xFFFFFFFFu, 0xFFFFFFF0u}) {
+    for (uint32_t value :
+         {0u, 1u, was + 1, was - 1, was * 2, was + 16, 0x7FFFFFFFu, 0x80000000u, 0xFFFFFFFFu, 0xFFFFFFF0u}) {
       std::vector<uint8_t> forged = Forge(offset, value);
       absl::Status status = Use(forged);
-      EXPECT_TRUE(status.ok() || absl::IsDataLoss(status) || absl::IsUnimplemented(status)) << offset << " " << value << " " << status;
+      EXPECT_TRUE(status.ok() || absl::IsDataLoss(status) || absl::IsUnimplemented(status))
+          << offset << " " << value << " " << status;
       // A reader that knows no layout.
       (void)ParseHeader(forged);
     }
@@ -116,7 +124,7 @@ TEST_F(ForgeryTest, NamedForgeries) {
   expect(Forge(4, uint16_t{2}), kUnimplemented, "version 2 is unknown");
   expect(Forge(6, uint16_t{1}), kUnimplemented, "flags 1");
   expect(Forge(12, uint32_t{128}), kDataLoss, "block_tokens is 128");
-  expect(Forge(16, uint32_t{0}), kDataLoss, "checksums");          // no sinks: fewer checksums
+  expect(Forge(16, uint32_t{0}), kDataLoss, "checksums");  // no sinks: fewer checksums
   expect(Forge(16, uint32_t{1000}), kDataLoss, "1000 sink tokens");
   expect(Forge(20, uint32_t{1}), kDataLoss, "sink tokens in block 1");
   expect(Forge(28, uint32_t{1025}), kDataLoss, "layers [0, 1025)");
@@ -146,11 +154,13 @@ TEST_F(ForgeryTest, AnotherBlockOrLayoutIsRefused) {
   EXPECT_THAT(std::string(BlockReader::Open(codec_, other, object_).status().message()), HasSubstr("key is"));
   other = identity_;
   other.parent.bytes[5] ^= 1;
-  EXPECT_THAT(std::string(BlockReader::Open(codec_, other, object_).status().message()), HasSubstr("parent is"));
+  EXPECT_THAT(std::string(BlockReader::Open(codec_, other, object_).status().message()),
+              HasSubstr("parent is"));
   Layout layout = layout_;
   layout.rope_state = "another";
   auto codec = *BlockCodec::Create(layout, Part::Whole(layout));
-  EXPECT_THAT(std::string(BlockReader::OpenAny(codec, object_).status().message()), HasSubstr("fingerprint is"));
+  EXPECT_THAT(std::string(BlockReader::OpenAny(codec, object_).status().message()),
+              HasSubstr("fingerprint is"));
   auto part = *BlockCodec::Create(layout_, Part{0, 1, 0, 1});
   EXPECT_THAT(std::string(BlockReader::OpenAny(part, object_).status().message()), HasSubstr("part is"));
 }
@@ -165,7 +175,8 @@ TEST_F(ForgeryTest, HeaderAloneTellsLevelsAndErrors) {
   EXPECT_EQ(header->codecs[0], (LayerCodec{CodecId::kTq, 4, 5}));
   EXPECT_EQ(header->codecs[1], (LayerCodec{CodecId::kTq, 2, 3}));
   EXPECT_GT(header->relative_error[0][0][0], header->relative_error[2][0][0]);
-  EXPECT_EQ(header->relative_error[1][1][1], header->relative_error[3][1][1]);  // 3 bits are all that layer has
+  EXPECT_EQ(header->relative_error[1][1][1],
+            header->relative_error[3][1][1]);  // 3 bits are all that layer has
   std::vector<uint8_t> again = SerializeHeader(*header);
   EXPECT_TRUE(std::equal(again.begin(), again.end(), object_.begin()));
 }

@@ -1,8 +1,9 @@
-// Format v1 for ever: encoding the stated input gives exactly the golden objects, and decoding them exactly the golden values
-// (tests/data/format_v1; decode_object.py checks the same files from core/block/README.md alone).
+// Format v1 for ever: encoding the stated input gives exactly the golden objects, and decoding them exactly
+// the golden values (tests/data/format_v1; decode_object.py checks the same files from core/block/README.md
+// alone).
 //
-// QUIRE_WRITE_GOLDEN=DIR writes the files instead. That is right only while a case is being added: the bytes of an existing case
-// never change.
+// QUIRE_WRITE_GOLDEN=DIR writes the files instead. That is right only while a case is being added: the bytes
+// of an existing case never change.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -57,14 +58,17 @@ BlockIdentity IdentityOf(const Case& c, const Layout& layout) {
   return {c.index == 0 ? root : keys[c.index - 1], keys[c.index], c.index};
 }
 
-std::string Path(const std::string& folder, const std::string& name) { return absl::StrCat(folder, "/", name, ".json"); }
+std::string Path(const std::string& folder, const std::string& name) {
+  return absl::StrCat(folder, "/", name, ".json");
+}
 
 std::vector<uint8_t> Unhex(const std::string& hex) {
   std::string raw = absl::HexStringToBytes(hex);
   return {raw.begin(), raw.end()};
 }
 
-// One token of each prefix of the levels and three (the last sink, if any, and the first that is coded) of all of them.
+// One token of each prefix of the levels and three (the last sink, if any, and the first that is coded) of
+// all of them.
 Json Decoded(const BlockReader& reader, const SampleBlock& like) {
   Json rows = Json::array();
   for (int levels = 1; levels <= reader.levels(); ++levels) {
@@ -73,7 +77,9 @@ Json Decoded(const BlockReader& reader, const SampleBlock& like) {
     const auto& layer = out.layers[0];
     bool all = levels == reader.levels();
     for (uint32_t t : all ? std::vector<uint32_t>{3, 4, 46} : std::vector<uint32_t>{37}) {
-      auto row = [&](const std::vector<float>& x, uint32_t dim) { return std::vector<float>(x.begin() + t * dim, x.begin() + (t + 1) * dim); };
+      auto row = [&](const std::vector<float>& x, uint32_t dim) {
+        return std::vector<float>(x.begin() + t * dim, x.begin() + (t + 1) * dim);
+      };
       Json entry{{"levels", levels}, {"token", t}, {"k", row(layer.k, layer.k_dim)}};
       if (layer.v_dim > 0) entry["v"] = row(layer.v, layer.v_dim);
       rows.push_back(entry);
@@ -115,7 +121,9 @@ Json MakeDerived() {
     rotations.push_back({{"dim", dim}, {"seed", 42}, {"rotated_sample", x}});
     for (int bits : {2, 3, 4}) {
       Json kept = Json::object();
-      for (int k = 2; k <= bits; ++k) kept[std::to_string(k)] = std::vector<float>(Codebook::Get(dim, bits).table(k), Codebook::Get(dim, bits).table(k) + (1 << (k - 1)));
+      for (int k = 2; k <= bits; ++k)
+        kept[std::to_string(k)] = std::vector<float>(Codebook::Get(dim, bits).table(k),
+                                                     Codebook::Get(dim, bits).table(k) + (1 << (k - 1)));
       codebooks.push_back({{"dim", dim}, {"bits", bits}, {"centroids_by_kept_bits", kept}});
     }
   }
@@ -153,7 +161,8 @@ TEST(GoldenTest, StoredObjectsStillOpen) {
     EXPECT_EQ(layout->Fingerprint().Hex(), golden["fingerprint"]);
     std::vector<uint8_t> object = Unhex(golden["object"]);
     auto reader = BlockReader::Open(*BlockCodec::Create(*layout, Part::Whole(*layout)),
-                                    {*Digest::FromHex(golden["parent"].get<std::string>()), *Digest::FromHex(golden["key"].get<std::string>()), c.index},
+                                    {*Digest::FromHex(golden["parent"].get<std::string>()),
+                                     *Digest::FromHex(golden["key"].get<std::string>()), c.index},
                                     object);
     ASSERT_TRUE(reader.ok()) << reader.status();
     EXPECT_TRUE(reader->Verify().ok());

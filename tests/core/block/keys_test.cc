@@ -25,7 +25,8 @@ TEST(KeysTest, GoldenChain) {
   ASSERT_EQ(keys.size(), 3u);
   EXPECT_EQ(keys[0].Hex(), "c803cd5bc38c2e3adaa4f0221a8f2ee2a41f2e7fddb0877bb2073717a8d6836b");
   EXPECT_EQ(keys[2].Hex(), "f44ccf773e5c0487ee118a24556b288486a944536cf44cb27b0f825068dfc96a");
-  EXPECT_EQ(RootKey(fingerprint, "").Hex(), "44bf6c06504e96d8cfddd9cd9c002dc591c8dc9000dcfd4888b4e73304ffeb5d");
+  EXPECT_EQ(RootKey(fingerprint, "").Hex(),
+            "44bf6c06504e96d8cfddd9cd9c002dc591c8dc9000dcfd4888b4e73304ffeb5d");
 }
 
 TEST(KeysTest, ChainIsBlockByBlock) {

@@ -32,8 +32,21 @@ TEST(LayoutTest, ByteFormIsFixed) {
   std::string hex = HexString(layout.Serialize());
   std::string model;
   for (int i = 0; i < 32; ++i) model += "ab";
-  EXPECT_EQ(hex, "514b564c0100" "00" "00" "0100" "0100" "40000000" "2a00000000000000" + model + "01000000" "72" "01000000" "02000000"
-                 "00000000030000004000000000000000" "01000000030000004000000000000000");
+  EXPECT_EQ(hex,
+            "514b564c0100"
+            "00"
+            "00"
+            "0100"
+            "0100"
+            "40000000"
+            "2a00000000000000" +
+                model +
+                "01000000"
+                "72"
+                "01000000"
+                "02000000"
+                "00000000030000004000000000000000"
+                "01000000030000004000000000000000");
 }
 
 TEST(LayoutTest, EveryTruncationIsRefused) {
@@ -65,7 +78,8 @@ TEST(LayoutTest, ValidateNamesFieldLimitAndValue) {
       {[](Layout& l) { l.layers.clear(); }, "layers must be 1 to 1024, not 0"},
       {[](Layout& l) { l.layers.resize(1025, l.layers[0]); }, "not 1025"},
       {[](Layout& l) { l.block_tokens = 32; }, "block_tokens must be 64, not 32"},
-      {[](Layout& l) { l.layers[1].streams[0].dim = 72; }, "layers[1]: key dim must be a multiple of 16 from 16 to 576, not 72"},
+      {[](Layout& l) { l.layers[1].streams[0].dim = 72; },
+       "layers[1]: key dim must be a multiple of 16 from 16 to 576, not 72"},
       {[](Layout& l) { l.layers[1].streams[1].dim = 592; }, "value dim"},
       {[](Layout& l) { l.layers[0].streams[0].dim = 0; }, "not 0"},
       {[](Layout& l) { l.layers[0].streams[0].heads = 5; }, "key has 5 heads, value 2"},
@@ -100,7 +114,8 @@ TEST(PartTest, Ranges) {
   EXPECT_EQ(whole, (Part{0, 4, 0, 8}));
   EXPECT_TRUE(whole.Validate(layout).ok());
   EXPECT_TRUE((Part{1, 3, 2, 4}).Validate(layout).ok());
-  for (Part bad : {Part{0, 5, 0, 8}, Part{2, 2, 0, 8}, Part{3, 2, 0, 8}, Part{0, 4, 0, 9}, Part{0, 4, 4, 4}, Part{3, 4, 2, 8}}) {
+  for (Part bad : {Part{0, 5, 0, 8}, Part{2, 2, 0, 8}, Part{3, 2, 0, 8}, Part{0, 4, 0, 9}, Part{0, 4, 4, 4},
+                   Part{3, 4, 2, 8}}) {
     EXPECT_EQ(bad.Validate(layout).code(), absl::StatusCode::kInvalidArgument);
   }
   EXPECT_TRUE(whole.Covers({1, 2, 3, 4}));

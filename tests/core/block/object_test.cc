@@ -27,10 +27,12 @@ struct Coded {
   }
 };
 
-Coded Encode(const Layout& layout, const std::string& spec, SampleBlock& block, uint32_t index = 1, std::optional<Part> part = std::nullopt) {
+Coded Encode(const Layout& layout, const std::string& spec, SampleBlock& block, uint32_t index = 1,
+             std::optional<Part> part = std::nullopt) {
   Coded coded;
   coded.codec = *BlockCodec::Create(layout, part.value_or(Part::Whole(layout)));
-  absl::Status status = coded.codec->Encode(*CodecSpec::Parse(spec), SampleIdentity(index), block.Views(), &coded.object);
+  absl::Status status =
+      coded.codec->Encode(*CodecSpec::Parse(spec), SampleIdentity(index), block.Views(), &coded.object);
   EXPECT_TRUE(status.ok()) << status;
   return coded;
 }
@@ -71,12 +73,16 @@ TEST(ObjectTest, EveryDimAndBitsRoundTrips) {
     FillGaussian(block, dim);
     for (int bits : {2, 3, 4, 5, 8}) {
       SCOPED_TRACE(testing::Message() << "d=" << dim << " b=" << bits);
-      Coded coded = Encode(layout, "tq:k" + std::string(1, static_cast<char>('0' + bits)) + "v" + std::string(1, static_cast<char>('0' + bits)), block);
+      Coded coded = Encode(layout,
+                           "tq:k" + std::string(1, static_cast<char>('0' + bits)) + "v" +
+                               std::string(1, static_cast<char>('0' + bits)),
+                           block);
       BlockReader reader = coded.reader();
       const Codebook& book = Codebook::Get(dim, bits);
       for (int levels = 1; levels <= reader.levels(); ++levels) {
         SampleBlock out = Decode(reader, block, levels);
-        double k = RelativeError(block.layers[0].k, out.layers[0].k), v = RelativeError(block.layers[0].v, out.layers[0].v);
+        double k = RelativeError(block.layers[0].k, out.layers[0].k),
+               v = RelativeError(block.layers[0].v, out.layers[0].v);
         double table = book.truncated_mse(levels == 4 ? bits : std::min(bits, levels + 1));
         EXPECT_NEAR(v, table, (0.14 + 2.0 / dim) * table + 3e-4) << levels;
         // K: the unbiased scale costs mse/(1−mse), the mean takes 1/64 of the energy away.
@@ -109,15 +115,19 @@ TEST(ObjectTest, CutShortIsNearlyAsGoodAsNative) {
   FillGaussian(block, 2);
   auto error = [&](const char* spec, int levels) {
     Coded coded = Encode(layout, spec, block);
-    std::vector<uint8_t> cut(coded.object.begin(), coded.object.begin() + static_cast<ptrdiff_t>(coded.reader().slices().ObjectBytes(levels)));
+    std::vector<uint8_t> cut(
+        coded.object.begin(),
+        coded.object.begin() + static_cast<ptrdiff_t>(coded.reader().slices().ObjectBytes(levels)));
     auto reader = BlockReader::Open(coded.codec, SampleIdentity(1), cut);
     EXPECT_TRUE(reader.ok()) << reader.status();
     EXPECT_EQ(reader->levels(), levels);
     EXPECT_TRUE(reader->Verify().ok());
     SampleBlock out = Decode(*reader, block, levels);
-    return std::pair(RelativeError(block.layers[0].k, out.layers[0].k), RelativeError(block.layers[0].v, out.layers[0].v));
+    return std::pair(RelativeError(block.layers[0].k, out.layers[0].k),
+                     RelativeError(block.layers[0].v, out.layers[0].v));
   };
-  for (auto [spec, levels, native] : {std::tuple("tq:k4v4", 2, "tq:k3v3"), {"tq:k4v4", 1, "tq:k2v2"}, {"tq:k8v8", 3, "tq:k4v4"}}) {
+  for (auto [spec, levels, native] :
+       {std::tuple("tq:k4v4", 2, "tq:k3v3"), {"tq:k4v4", 1, "tq:k2v2"}, {"tq:k8v8", 3, "tq:k4v4"}}) {
     auto [k, v] = error(spec, levels);
     auto [k_native, v_native] = error(native, levels);
     EXPECT_LT(k, 1.08 * k_native) << spec << levels;
@@ -146,7 +156,8 @@ TEST(ObjectTest, SinksAreExactAndOutsideTheCodes) {
         ASSERT_EQ(out.layers[l].k[i], block.layers[l].k[i]);
         ASSERT_EQ(out.layers[l].v[i], block.layers[l].v[i]);
       }
-      for (size_t i = 4 * 3 * 80; i < out.layers[l].k.size(); ++i) ASSERT_EQ(out.layers[l].k[i], out_tame.layers[l].k[i]);
+      for (size_t i = 4 * 3 * 80; i < out.layers[l].k.size(); ++i)
+        ASSERT_EQ(out.layers[l].k[i], out_tame.layers[l].k[i]);
       EXPECT_LT(RelativeError(block.layers[l].k, out.layers[l].k, 4), 0.01);
     }
     std::vector<float> k(4 * 80), v(4 * 80), rk(64 * 80), mean(80), rv(64 * 80);
@@ -197,7 +208,8 @@ TEST(ObjectTest, RawIsBitExact) {
       if (index == 0) {
         std::vector<float> k(4 * 48), v(4 * 48);
         ASSERT_TRUE(reader->DecodeSinks(1, 1, k, v).ok());
-        for (size_t t = 0; t < 4; ++t) EXPECT_EQ(v[t * 48 + 7], LoadElement(dtype, tensors[3].data(), (t * 2 + 1) * 48 + 7));
+        for (size_t t = 0; t < 4; ++t)
+          EXPECT_EQ(v[t * 48 + 7], LoadElement(dtype, tensors[3].data(), (t * 2 + 1) * 48 + 7));
       }
       std::vector<float> x(64 * 48), m(48);
       EXPECT_EQ(reader->DecodeRotated(0, 0, 1, {x, m, x}).code(), absl::StatusCode::kFailedPrecondition);
@@ -236,7 +248,8 @@ TEST(ObjectTest, StridesAndDTypesOfInputsAndOutputs) {
   SampleBlock block(layout, Part::Whole(layout));
   auto& layer = block.layers[0];
   for (auto* x : {&layer.k, &layer.v}) {
-    for (float& value : *x) value = FromBf16(ToBf16(value));  // exact in f16 too: 8 bits of mantissa, moderate exponents
+    for (float& value : *x)
+      value = FromBf16(ToBf16(value));  // exact in f16 too: 8 bits of mantissa, moderate exponents
   }
   Coded token_major = Encode(layout, "tq:k4v4", block, 0);
   for (DType dtype : {DType::kBf16, DType::kF16, DType::kF32}) {
@@ -252,7 +265,8 @@ TEST(ObjectTest, StridesAndDTypesOfInputsAndOutputs) {
     }
     std::vector<LayerView> views{{{k.data(), dtype, 70, 64 * 70}, {v.data(), dtype, 70, 64 * 70}}};
     std::vector<uint8_t> object;
-    ASSERT_TRUE(token_major.codec->Encode(*CodecSpec::Parse("tq:k4v4"), SampleIdentity(0), views, &object).ok());
+    ASSERT_TRUE(
+        token_major.codec->Encode(*CodecSpec::Parse("tq:k4v4"), SampleIdentity(0), views, &object).ok());
     EXPECT_EQ(object, token_major.object);
     SampleBlock reference = Decode(token_major.reader(), block, 3);
     MutableLayerView out{{k.data(), dtype, 70, 64 * 70}, {v.data(), dtype, 70, 64 * 70}};
@@ -282,8 +296,10 @@ TEST(ObjectTest, PartsAreSlicesOfTheWhole) {
     auto& to = block.layers[l];
     for (uint32_t t = 0; t < 64; ++t) {
       for (uint32_t h = 0; h < to.heads; ++h) {
-        std::copy_n(from.k.begin() + (t * from.heads + h + 1) * 64, 64, to.k.begin() + (t * to.heads + h) * 64);
-        std::copy_n(from.v.begin() + (t * from.heads + h + 1) * 64, 64, to.v.begin() + (t * to.heads + h) * 64);
+        std::copy_n(from.k.begin() + (t * from.heads + h + 1) * 64, 64,
+                    to.k.begin() + (t * to.heads + h) * 64);
+        std::copy_n(from.v.begin() + (t * from.heads + h + 1) * 64, 64,
+                    to.v.begin() + (t * to.heads + h) * 64);
       }
     }
   }
@@ -295,7 +311,8 @@ TEST(ObjectTest, PartsAreSlicesOfTheWhole) {
       for (uint32_t h = 0; h < block.layers[l].heads; ++h) {
         Extent a = reader.slices().slice(level, l, h), b = whole.slices().slice(level, 2 + l, 1 + h);
         ASSERT_EQ(a.length, b.length);
-        EXPECT_TRUE(std::equal(coded.object.begin() + a.offset, coded.object.begin() + a.end(), keep.object.begin() + b.offset));
+        EXPECT_TRUE(std::equal(coded.object.begin() + a.offset, coded.object.begin() + a.end(),
+                               keep.object.begin() + b.offset));
       }
     }
   }
@@ -324,20 +341,22 @@ TEST(ObjectTest, VectorsNoCodecLikes) {
   auto run = [&](std::function<float(uint32_t t, uint32_t c)> value, const char* spec = "tq:k4v4") {
     SampleBlock block(layout, Part::Whole(layout));
     for (uint32_t t = 0; t < 64; ++t) {
-      for (uint32_t c = 0; c < 64; ++c) block.layers[0].k[t * 64 + c] = block.layers[0].v[t * 64 + c] = value(t, c);
+      for (uint32_t c = 0; c < 64; ++c)
+        block.layers[0].k[t * 64 + c] = block.layers[0].v[t * 64 + c] = value(t, c);
     }
     Coded coded = Encode(layout, spec, block);
     SampleBlock out = Decode(coded.reader(), block, coded.reader().levels());
     for (float x : out.layers[0].k) EXPECT_TRUE(std::isfinite(x));
     for (float x : out.layers[0].v) EXPECT_TRUE(std::isfinite(x));
-    return std::pair(RelativeError(block.layers[0].k, out.layers[0].k), RelativeError(block.layers[0].v, out.layers[0].v));
+    return std::pair(RelativeError(block.layers[0].k, out.layers[0].k),
+                     RelativeError(block.layers[0].v, out.layers[0].v));
   };
   using Pair = std::pair<double, double>;
-  EXPECT_EQ(run([](uint32_t, uint32_t) { return 0.0f; }), Pair(0, 0));                                        // zeros
-  EXPECT_LT(run([](uint32_t, uint32_t) { return 1e-42f; }).second, 1.1);                                      // denormals: nothing
-  EXPECT_LT(run([](uint32_t, uint32_t) { return 3.0f; }).first, 1e-5);                                        // all equal: the mean
+  EXPECT_EQ(run([](uint32_t, uint32_t) { return 0.0f; }), Pair(0, 0));    // zeros
+  EXPECT_LT(run([](uint32_t, uint32_t) { return 1e-42f; }).second, 1.1);  // denormals: nothing
+  EXPECT_LT(run([](uint32_t, uint32_t) { return 3.0f; }).first, 1e-5);    // all equal: the mean
   EXPECT_LT(run([](uint32_t, uint32_t) { return 3.0f; }).second, 0.03);
-  EXPECT_LT(run([](uint32_t t, uint32_t c) { return t == c ? 1.0f : 0.0f; }).second, 0.03);                    // one-hot
+  EXPECT_LT(run([](uint32_t t, uint32_t c) { return t == c ? 1.0f : 0.0f; }).second, 0.03);  // one-hot
   EXPECT_LT(run([](uint32_t t, uint32_t c) { return t == c ? 1.0f : 0.0f; }).first, 0.03);
   auto noise = [](uint32_t t, uint32_t c) { return SampleValue(t * 64 + c); };
   Pair plain = run(noise), scaled = run([&](uint32_t t, uint32_t c) { return 1e4f * noise(t, c); });
@@ -348,7 +367,8 @@ TEST(ObjectTest, VectorsNoCodecLikes) {
   // A K bias of 600 in one channel: the mean takes it.
   auto biased = [&](uint32_t t, uint32_t c) { return noise(t, c) + (c == 5 ? 600.0f : 0.0f); };
   EXPECT_LT(run(biased).first * (64 * 600.0 * 600.0) / (64 * 64 * 4.0 / 3), 1.3 * plain.first);
-  // One vector 2^20 times the others: V's scales span 16 octaves, no more, and what is smaller becomes nothing, not noise.
+  // One vector 2^20 times the others: V's scales span 16 octaves, no more, and what is smaller becomes
+  // nothing, not noise.
   Pair spread = run([&](uint32_t t, uint32_t c) { return noise(t, c) * (t == 9 ? 1048576.0f : 1.0f); });
   EXPECT_LT(spread.second, 0.02);
 }
@@ -362,17 +382,20 @@ TEST(ObjectTest, NotFiniteIsRefusedByLayerHeadAndToken) {
     auto& tensor = key ? block.layers[1].k : block.layers[1].v;
     tensor[(token * 2 + 1) * 64 + 9] = bad;
     std::vector<uint8_t> object{1, 2, 3};
-    absl::Status status = codec->Encode(*CodecSpec::Parse(spec), SampleIdentity(index), block.Views(), &object);
+    absl::Status status =
+        codec->Encode(*CodecSpec::Parse(spec), SampleIdentity(index), block.Views(), &object);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_TRUE(object.empty());
     return std::string(status.message());
   };
   for (const char* spec : {"tq:k4v4", "raw"}) {
     EXPECT_EQ(refuse(spec, 1, 17, true, NAN), "layer 2, head 3, token 17: K has NaN in channel 9");
-    EXPECT_EQ(refuse(spec, 0, 2, false, -INFINITY), "layer 2, head 3, token 2: V has infinity in channel 9");  // a sink
+    EXPECT_EQ(refuse(spec, 0, 2, false, -INFINITY),
+              "layer 2, head 3, token 2: V has infinity in channel 9");  // a sink
     EXPECT_THAT(refuse(spec, 0, 63, false, NAN), HasSubstr("token 63: V has NaN"));
   }
-  EXPECT_THAT(refuse("tq:k4v4", 1, 5, true, 3e38f), HasSubstr("token 5: K has a value beyond the codec's range"));
+  EXPECT_THAT(refuse("tq:k4v4", 1, 5, true, 3e38f),
+              HasSubstr("token 5: K has a value beyond the codec's range"));
   EXPECT_THAT(refuse("tq:k4v4", 0, 1, true, 1e6f), HasSubstr("token 1: K has a value beyond"));  // no f16
 }
 
@@ -387,13 +410,20 @@ TEST(ObjectTest, WrongArgumentsAreRefused) {
   };
   EXPECT_EQ(encode("fp8", views).code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ(encode("tq", std::span(views).first(1)).code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(encode("tq:k4v4,layers=2:k8v8", views).message()), HasSubstr("names layer 2, the layout has 2 layers"));
+  EXPECT_THAT(std::string(encode("tq:k4v4,layers=2:k8v8", views).message()),
+              HasSubstr("names layer 2, the layout has 2 layers"));
   ASSERT_TRUE(encode("tq", views).ok());
   auto reader = BlockReader::OpenAny(codec, object);
   ASSERT_TRUE(reader.ok());
   EXPECT_FALSE(reader->DecodeLayer(2, 1, {}).ok());
   EXPECT_FALSE(reader->DecodeLayer(0, 0, {}).ok());
   EXPECT_FALSE(reader->DecodeLayer(0, 4, {}).ok());
+  EXPECT_EQ(reader->DecodeLayer(0, 1, {}).code(), absl::StatusCode::kInvalidArgument);
+  views[1].value.data = nullptr;
+  EXPECT_EQ(encode("tq", views).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(object.empty());
+  views = block.Views();
+  ASSERT_TRUE(encode("tq", views).ok());
   std::vector<float> x(64 * 64), mean(64);
   EXPECT_FALSE(reader->DecodeRotated(0, 1, 3, {x, mean, x}).ok());
   EXPECT_FALSE(reader->DecodeRotated(0, 0, 3, {mean, mean, x}).ok());
@@ -405,7 +435,8 @@ TEST(ObjectTest, WrongArgumentsAreRefused) {
 TEST(ObjectTest, EncodingIsDeterministic) {
   Layout layout = SampleLayout(2, 2, 80);
   SampleBlock block(layout, Part::Whole(layout));
-  EXPECT_EQ(Encode(layout, "tq:k5v4,effort=3", block).object, Encode(layout, "tq:k5v4,effort=3", block).object);
+  EXPECT_EQ(Encode(layout, "tq:k5v4,effort=3", block).object,
+            Encode(layout, "tq:k5v4,effort=3", block).object);
 }
 
 }  // namespace

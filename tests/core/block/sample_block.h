@@ -9,7 +9,8 @@
 
 namespace quire {
 
-// The test vectors' generator (tests/data/format_v1/README.md): SplitMix64 of a counter, its top 24 bits as a number in [-2, 2).
+// The test vectors' generator (core/block/README.md): SplitMix64 of a counter, its top 24 bits as a
+// number in [-2, 2).
 inline float SampleValue(uint64_t counter) {
   uint64_t z = (counter + 1) * 0x9E3779B97F4A7C15u;
   z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
@@ -31,10 +32,12 @@ struct SampleBlock {
     uint64_t counter = seed << 32;
     for (uint32_t l = part.layer_begin; l < part.layer_end; ++l) {
       const LayerLayout& shape = layout.layers[l];
-      Layer& layer = layers.emplace_back(Layer{part.HeadsOf(shape), shape.key_dim(), shape.value_dim(), {}, {}});
+      Layer& layer =
+          layers.emplace_back(Layer{part.HeadsOf(shape), shape.key_dim(), shape.value_dim(), {}, {}});
       layer.k.resize(size_t{64} * layer.heads * layer.k_dim);
       layer.v.resize(size_t{64} * layer.heads * layer.v_dim);
-      for (size_t i = 0; i < layer.k.size(); ++i) layer.k[i] = SampleValue(counter++) + (i % layer.k_dim == 3 ? 6.0f : 0.0f);
+      for (size_t i = 0; i < layer.k.size(); ++i)
+        layer.k[i] = SampleValue(counter++) + (i % layer.k_dim == 3 ? 6.0f : 0.0f);
       for (float& x : layer.v) x = SampleValue(counter++);
     }
   }
@@ -44,8 +47,10 @@ struct SampleBlock {
     std::vector<View> views;
     for (Layer& l : layers) {
       View view;
-      view.key = {l.k.data(), DType::kF32, static_cast<ptrdiff_t>(l.heads * l.k_dim), static_cast<ptrdiff_t>(l.k_dim)};
-      view.value = {l.v.data(), DType::kF32, static_cast<ptrdiff_t>(l.heads * l.v_dim), static_cast<ptrdiff_t>(l.v_dim)};
+      view.key = {l.k.data(), DType::kF32, static_cast<ptrdiff_t>(l.heads * l.k_dim),
+                  static_cast<ptrdiff_t>(l.k_dim)};
+      view.value = {l.v.data(), DType::kF32, static_cast<ptrdiff_t>(l.heads * l.v_dim),
+                    static_cast<ptrdiff_t>(l.v_dim)};
       views.push_back(view);
     }
     return views;

@@ -7,14 +7,16 @@
 namespace quire {
 namespace {
 
-SliceMap Map(const Layout& layout, const std::string& spec, uint32_t sinks, std::optional<Part> part = std::nullopt) {
+SliceMap Map(const Layout& layout, const std::string& spec, uint32_t sinks,
+             std::optional<Part> part = std::nullopt) {
   Part p = part.value_or(Part::Whole(layout));
   auto map = SliceMap::Create(layout, p, LayerCodecs(*CodecSpec::Parse(spec), layout, p), sinks);
   EXPECT_TRUE(map.ok()) << map.status();
   return *map;
 }
 
-// Sinks, slices, layers and levels tile the object without gap or overlap, on 16 bytes; checksums count along.
+// Sinks, slices, layers and levels tile the object without gap or overlap, on 16 bytes; checksums count
+// along.
 void ExpectTiled(const SliceMap& map) {
   uint64_t at = map.header_bytes();
   size_t checksum = 0;
@@ -32,7 +34,8 @@ void ExpectTiled(const SliceMap& map) {
     for (uint32_t l = 0; l < map.layers(); ++l) {
       EXPECT_EQ(map.layer(level, l).offset, at);
       if (level == 0) take(map.sinks(l), [&] { return map.SinkChecksumIndex(l); });
-      for (uint32_t h = 0; h < map.heads(); ++h) take(map.slice(level, l, h), [&] { return map.ChecksumIndex(level, l, h); });
+      for (uint32_t h = 0; h < map.heads(); ++h)
+        take(map.slice(level, l, h), [&] { return map.ChecksumIndex(level, l, h); });
       EXPECT_EQ(map.layer(level, l).end(), at);
     }
     EXPECT_EQ(map.level(level).end(), at);
@@ -46,7 +49,8 @@ void ExpectTiled(const SliceMap& map) {
 }
 
 TEST(SliceMapTest, TilesTheObject) {
-  for (const char* spec : {"raw", "tq:k2v2", "tq:k3v3", "tq:k4v4", "tq:k4v2", "tq:k2v5", "tq:k8v8", "tq:k3v3,layers=1:k8v2", "tq:k6v5"}) {
+  for (const char* spec : {"raw", "tq:k2v2", "tq:k3v3", "tq:k4v4", "tq:k4v2", "tq:k2v5", "tq:k8v8",
+                           "tq:k3v3,layers=1:k8v2", "tq:k6v5"}) {
     for (uint32_t dim : {16u, 64u, 80u, 576u}) {
       for (uint32_t sinks : {0u, 4u}) ExpectTiled(Map(SampleLayout(3, 2, dim), spec, sinks));
     }
@@ -61,7 +65,8 @@ TEST(SliceMapTest, TilesTheObject) {
 
 TEST(SliceMapTest, SizesAreTheFormats) {
   SliceMap map = Map(SampleLayout(1, 1, 128), "tq:k8v8", 0);
-  EXPECT_EQ(map.slice(0, 0, 0).length, 128u + 16 + 128 + 2048 + 64 + 2048);  // mean, scalars, scales, plane, codes, plane
+  EXPECT_EQ(map.slice(0, 0, 0).length,
+            128u + 16 + 128 + 2048 + 64 + 2048);  // mean, scalars, scales, plane, codes, plane
   EXPECT_EQ(map.slice(1, 0, 0).length, 64u + 1024 + 1024);
   EXPECT_EQ(map.slice(2, 0, 0).length, 64u + 1024 + 1024);
   EXPECT_EQ(map.slice(3, 0, 0).length, 64u + 4 * 1024 + 64 + 4 * 1024);
@@ -74,7 +79,12 @@ TEST(SliceMapTest, SizesAreTheFormats) {
 }
 
 TEST(SliceMapTest, LevelsFollowTheWidestStream) {
-  for (auto [spec, levels] : {std::pair("raw", 1), {"tq:k2v2", 1}, {"tq:k3v2", 2}, {"tq:k2v4", 3}, {"tq:k5v2", 4}, {"tq:k8v8", 4}}) {
+  for (auto [spec, levels] : {std::pair("raw", 1),
+                              {"tq:k2v2", 1},
+                              {"tq:k3v2", 2},
+                              {"tq:k2v4", 3},
+                              {"tq:k5v2", 4},
+                              {"tq:k8v8", 4}}) {
     EXPECT_EQ(Map(SampleLayout(1, 1, 64), spec, 0).levels(), levels) << spec;
   }
 }
@@ -98,14 +108,17 @@ TEST(SliceMapTest, TqSliceCoversEveryBitOnce) {
 TEST(SliceMapTest, RefusesWhatIsNotValid) {
   Layout layout = SampleLayout(1, 1, 64);
   Part whole = Part::Whole(layout);
-  auto code = [&](LayerCodec codec, uint32_t sinks = 0) { return SliceMap::Create(layout, whole, {codec}, sinks).status().code(); };
+  auto code = [&](LayerCodec codec, uint32_t sinks = 0) {
+    return SliceMap::Create(layout, whole, {codec}, sinks).status().code();
+  };
   EXPECT_EQ(code({CodecId::kTq, 1, 4}), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code({CodecId::kTq, 9, 4}), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code({CodecId::kTq, 4, 0}), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code({CodecId::kRaw, 4, 4}), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code({CodecId::kTq, 4, 4}, 5), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code({static_cast<CodecId>(77), 4, 4}), absl::StatusCode::kInvalidArgument);
-  for (CodecId id : {CodecId::kFp8, CodecId::kTqProd, CodecId::kQpc}) EXPECT_EQ(code({id, 0, 0}), absl::StatusCode::kUnimplemented);
+  for (CodecId id : {CodecId::kFp8, CodecId::kTqProd, CodecId::kQpc})
+    EXPECT_EQ(code({id, 0, 0}), absl::StatusCode::kUnimplemented);
   EXPECT_FALSE(SliceMap::Create(layout, whole, {}, 0).ok());
   EXPECT_FALSE(SliceMap::Create(layout, Part{0, 2, 0, 1}, {{}, {}}, 0).ok());
 }

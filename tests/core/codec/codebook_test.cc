@@ -1,4 +1,5 @@
-// Codebooks against the reference tables (tests/data/codebooks.json) and, where there are none, against numerical quadrature.
+// Codebooks against the reference tables (tests/data/codebooks.json) and, where there are none, against
+// numerical quadrature.
 #include "core/codec/codebook.h"
 
 #include <gtest/gtest.h>
@@ -26,10 +27,13 @@ TEST(CodebookTest, AgreesWithReferenceTables) {
       ASSERT_EQ(book.centroids().size(), expected["centroids_times_sqrt_d"].size());
       ASSERT_EQ(book.thresholds().size(), expected["thresholds_times_sqrt_d"].size());
       for (size_t k = 0; k < book.centroids().size(); ++k) {
-        EXPECT_NEAR(book.centroids()[k], expected["centroids_times_sqrt_d"][k].get<double>(), Tolerance(bits)) << k;
+        EXPECT_NEAR(book.centroids()[k], expected["centroids_times_sqrt_d"][k].get<double>(), Tolerance(bits))
+            << k;
       }
       for (size_t k = 0; k < book.thresholds().size(); ++k) {
-        EXPECT_NEAR(book.thresholds()[k], expected["thresholds_times_sqrt_d"][k].get<double>(), Tolerance(bits)) << k;
+        EXPECT_NEAR(book.thresholds()[k], expected["thresholds_times_sqrt_d"][k].get<double>(),
+                    Tolerance(bits))
+            << k;
       }
       EXPECT_NEAR(book.mse(), expected["mse"].get<double>(), 1e-6 * expected["mse"].get<double>() + 1e-10);
       if (expected.contains("mse_when_truncated_to_bits")) {
@@ -61,14 +65,16 @@ TEST(CodebookTest, EveryDimIsStationaryByQuadrature) {
   for (uint32_t dim = 16; dim <= 576; dim += 16) {
     Quadrature q(dim);
     double edge = std::min(std::sqrt(double{dim * 1.0}), 9.0);
-    double total = q.Integrate(0, edge / 3, [](double) { return 1.0; }) + q.Integrate(edge / 3, edge, [](double) { return 1.0; });
+    double total = q.Integrate(0, edge / 3, [](double) { return 1.0; }) +
+                   q.Integrate(edge / 3, edge, [](double) { return 1.0; });
     for (int bits : {1, 2, 3, 4, 6, 8}) {
       SCOPED_TRACE(absl::StrCat("d=", dim, " b=", bits));
       const Codebook& book = Codebook::Get(dim, bits);
       const auto& c = book.centroids();
       double mse = 0;
       for (size_t k = 0; k < c.size(); ++k) {
-        double low = k == 0 ? 0 : book.thresholds()[k - 1], high = k + 1 == c.size() ? edge : book.thresholds()[k];
+        double low = k == 0 ? 0 : book.thresholds()[k - 1],
+               high = k + 1 == c.size() ? edge : book.thresholds()[k];
         ASSERT_LT(low, c[k]);
         ASSERT_LT(c[k], high);
         double mass = q.Integrate(low, high, [](double) { return 1.0; });
@@ -96,14 +102,16 @@ TEST(CodebookTest, TruncatedCellsDecodeToTheirMeans) {
         for (size_t k = 0; k < merged.size(); ++k) {
           double low = k == 0 ? 0 : book.thresholds()[k * cells - 1];
           double high = k + 1 == merged.size() ? edge : book.thresholds()[(k + 1) * cells - 1];
-          double mean = q.Integrate(low, high, [](double z) { return z; }) / q.Integrate(low, high, [](double) { return 1.0; });
+          double mean = q.Integrate(low, high, [](double z) { return z; }) /
+                        q.Integrate(low, high, [](double) { return 1.0; });
           EXPECT_NEAR(merged[k], mean, 5e-6) << dim << " " << bits << " " << kept << " " << k;
           EXPECT_EQ(book.table(kept)[k], static_cast<float>(merged[k]));
           EXPECT_EQ(book.table(kept)[merged.size() + k], -static_cast<float>(merged[k]));
         }
         if (kept > 1) {
           EXPECT_LT(book.truncated_mse(kept), book.truncated_mse(kept - 1));
-          EXPECT_NEAR(book.nominal_ratio(kept - 1, kept), (1 - book.truncated_mse(kept - 1)) / (1 - book.truncated_mse(kept)), 1e-7);
+          EXPECT_NEAR(book.nominal_ratio(kept - 1, kept),
+                      (1 - book.truncated_mse(kept - 1)) / (1 - book.truncated_mse(kept)), 1e-7);
         }
       }
     }

@@ -1,5 +1,5 @@
-// Fragment order: a bit-by-bit oracle written from core/block/README.md's formulas, byte-exact for d = 128 after evidence of the
-// prototypes' record, and every other d.
+// Fragment order: a bit-by-bit oracle written from core/block/README.md's formulas, byte-exact for d = 128
+// after evidence of the prototypes' record, and every other d.
 #include "core/codec/planes.h"
 
 #include <gtest/gtest.h>
@@ -17,7 +17,9 @@ namespace {
 struct Place {
   size_t byte;
   int bit;  // of the two-bit plane: the magnitude's first bit; the sign is the next bit
-  friend bool operator<(const Place& a, const Place& b) { return std::pair(a.byte, a.bit) < std::pair(b.byte, b.bit); }
+  friend bool operator<(const Place& a, const Place& b) {
+    return std::pair(a.byte, a.bit) < std::pair(b.byte, b.bit);
+  }
 };
 
 // The lane and (unit, j) of a code.
@@ -102,12 +104,14 @@ TEST(PlanesTest, EveryBitStandsWhereTheOracleSays) {
             Seat seat = SeatOf(order, dim, t, c);
             Place crumb = PlaceOf(dim, seat, 2);
             ASSERT_TRUE(seen.insert(crumb).second) << dim << " " << t << " " << c;
-            int level_bit = planes.bytes[0][crumb.byte] >> crumb.bit & 1, sign = planes.bytes[0][crumb.byte] >> (crumb.bit + 1) & 1;
+            int level_bit = planes.bytes[0][crumb.byte] >> crumb.bit & 1,
+                sign = planes.bytes[0][crumb.byte] >> (crumb.bit + 1) & 1;
             ASSERT_EQ(sign, code >> (bits - 1)) << dim << " " << t << " " << c;
             ASSERT_EQ(level_bit, code >> (bits - 2) & 1) << dim << " " << t << " " << c;
             Place one = PlaceOf(dim, seat, 1);
             for (int p = 1; p < bits - 1; ++p) {
-              ASSERT_EQ(planes.bytes[p][one.byte] >> one.bit & 1, code >> (bits - 2 - p) & 1) << dim << " " << p << " " << t << " " << c;
+              ASSERT_EQ(planes.bytes[p][one.byte] >> one.bit & 1, code >> (bits - 2 - p) & 1)
+                  << dim << " " << p << " " << t << " " << c;
             }
           }
         }
@@ -125,7 +129,8 @@ TEST(PlanesTest, UnpackIsTheInverseAndAPrefixOfPlanesIsAShorterCode) {
         PackPlanes(order, dim, bits, codes.data(), planes.pointers.data());
         for (int kept = 2; kept <= bits; ++kept) {
           UnpackPlanes(order, dim, kept, planes.pointers.data(), back.data());
-          for (size_t i = 0; i < codes.size(); ++i) ASSERT_EQ(back[i], codes[i] >> (bits - kept)) << dim << " " << bits << " " << kept;
+          for (size_t i = 0; i < codes.size(); ++i)
+            ASSERT_EQ(back[i], codes[i] >> (bits - kept)) << dim << " " << bits << " " << kept;
         }
       }
     }

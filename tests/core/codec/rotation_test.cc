@@ -51,7 +51,8 @@ TEST(RotationTest, IsTheDefinedMatrixForEveryDim) {
       x[column] = 1;
       y = x;
       rotation.Apply(y.data());
-      for (uint32_t i = 0; i < dim; ++i) ASSERT_NEAR(y[i], dense[i * dim + column], 2e-6) << dim << " " << i << " " << column;
+      for (uint32_t i = 0; i < dim; ++i)
+        ASSERT_NEAR(y[i], dense[i * dim + column], 2e-6) << dim << " " << i << " " << column;
       rotation.ApplyTransposed(y.data());
       for (uint32_t i = 0; i < dim; ++i) ASSERT_NEAR(y[i], x[i], 2e-6) << dim;
     }

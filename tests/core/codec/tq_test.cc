@@ -1,4 +1,5 @@
-// The quantiser against the codebooks' theory, and its scales, mean and corrections against their definitions in double.
+// The quantiser against the codebooks' theory, and its scales, mean and corrections against their definitions
+// in double.
 #include "core/codec/tq.h"
 
 #include <gtest/gtest.h>
@@ -44,7 +45,8 @@ TEST(TqTest, DirectionsHaveTheTablesError) {
         TqIndex(book, y.data(), inverse, codes.data());
         for (uint32_t t = 0; t < 64; ++t) {
           double miss = 0, scale = std::sqrt(norms[t] / dim);
-          for (uint32_t c = 0; c < dim; ++c) miss += std::pow(y[c * 64 + t] - scale * book.table(bits)[codes[c * 64 + t]], 2);
+          for (uint32_t c = 0; c < dim; ++c)
+            miss += std::pow(y[c * 64 + t] - scale * book.table(bits)[codes[c * 64 + t]], 2);
           error += miss / norms[t];
           ++vectors;
         }
@@ -64,10 +66,17 @@ TEST(TqTest, IndicesFollowTheRuleAtThresholds) {
       const auto& t = book.float_thresholds();
       float magnitude = t.empty() ? 0.5f : t[random() % t.size()];
       switch (random() % 4) {
-        case 0: magnitude = std::nextafter(magnitude, 9.0f); break;
-        case 1: magnitude = std::nextafter(magnitude, 0.0f); break;
-        case 2: magnitude = static_cast<float>(random() % 5000) / 1000; break;
-        default: break;  // on the threshold itself: the lower cell
+        case 0:
+          magnitude = std::nextafter(magnitude, 9.0f);
+          break;
+        case 1:
+          magnitude = std::nextafter(magnitude, 0.0f);
+          break;
+        case 2:
+          magnitude = static_cast<float>(random() % 5000) / 1000;
+          break;
+        default:
+          break;  // on the threshold itself: the lower cell
       }
       x = random() % 2 ? -magnitude : magnitude;
     }
@@ -94,7 +103,9 @@ Decoded DecodeKey(const Codebook& book, int levels, const TqKey& key) {
   TqKeyScales(book, levels, key, out.scales.data());
   int kept = KeptBits(book.bits(), levels - 1);
   for (uint32_t c = 0; c < book.dim(); ++c) {
-    for (uint32_t t = 0; t < 64; ++t) out.y.push_back(double{out.scales[t]} * book.table(kept)[key.codes[c * 64 + t] >> (book.bits() - kept)]);
+    for (uint32_t t = 0; t < 64; ++t)
+      out.y.push_back(double{out.scales[t]} *
+                      book.table(kept)[key.codes[c * 64 + t] >> (book.bits() - kept)]);
   }
   return out;
 }
@@ -121,7 +132,8 @@ TEST(TqTest, KeyScalesAreUnbiasedAtEveryLevel) {
             yh += x * d.y[c * 64 + t];
           }
           // bf16 has 8 bits of mantissa; a correction ends within half a step of 2^-10.
-          EXPECT_NEAR(yh / yy, 1.0, levels == 1 ? 4e-3 : 6e-4) << dim << " " << bits << " " << levels << " " << t;
+          EXPECT_NEAR(yh / yy, 1.0, levels == 1 ? 4e-3 : 6e-4)
+              << dim << " " << bits << " " << levels << " " << t;
         }
       }
     }
@@ -191,7 +203,8 @@ TEST(TqTest, MeasuredErrorsAreTheDecodersErrors) {
   }
 }
 
-// A code cut short is about as good as a native one (V, whose error the table knows; the mean squared error of merged cells).
+// A code cut short is about as good as a native one (V, whose error the table knows; the mean squared error
+// of merged cells).
 TEST(TqTest, TruncatedErrorIsNearTheTables) {
   for (uint32_t dim : {64u, 128u, 256u}) {
     for (int bits : {3, 4, 8}) {
@@ -206,8 +219,10 @@ TEST(TqTest, TruncatedErrorIsNearTheTables) {
       }
       for (int level = 0; level < kTqLevels; ++level) {
         double table = book.truncated_mse(KeptBits(bits, level));
-        double slack = 2e-4;  // the logarithmic scale's own error, half a sixteenth of an octave, where it is not corrected
-        EXPECT_NEAR(error[level] / energy, table, 0.03 * table + (KeptBits(bits, level) > 4 ? 1e-6 : slack)) << dim << " " << bits << " " << level;
+        double slack = 2e-4;  // the logarithmic scale's own error, half a sixteenth of an octave, where it is
+                              // not corrected
+        EXPECT_NEAR(error[level] / energy, table, 0.03 * table + (KeptBits(bits, level) > 4 ? 1e-6 : slack))
+            << dim << " " << bits << " " << level;
       }
     }
   }
