@@ -7,6 +7,7 @@
 #include <cmath>
 #include <functional>
 #include <random>
+#include <thread>
 
 #include "core/codec/codebook.h"
 #include "tests/core/block/sample_block.h"
@@ -430,6 +431,33 @@ TEST(ObjectTest, WrongArgumentsAreRefused) {
   EXPECT_FALSE(BlockCodec::Create(layout, Part{0, 3, 0, 1}).ok());
   layout.layers[0].streams[0].dim = 24;
   EXPECT_FALSE(BlockCodec::Create(layout, Part::Whole(layout)).ok());
+}
+
+// One codec, many threads, streams of different d (each thread's working memory grows and is used again).
+TEST(ObjectTest, CodecsAreSharedBetweenThreads) {
+  Layout layout = SampleLayout(4, 2, 64);
+  layout.layers[1].streams[0].dim = layout.layers[1].streams[1].dim = 256;
+  layout.layers[2].streams[1].dim = 16;
+  layout.layers[3].streams = {{StreamKind::kLatent, 2, 576, 0}};
+  SampleBlock block(layout, Part::Whole(layout));
+  Coded coded = Encode(layout, "tq:k4v5", block, 0);
+  SampleBlock expected = Decode(coded.reader(), block, 4);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      std::vector<uint8_t> object;
+      SampleBlock mine = block;
+      ASSERT_TRUE(
+          coded.codec->Encode(*CodecSpec::Parse("tq:k4v5"), SampleIdentity(0), mine.Views(), &object).ok());
+      EXPECT_EQ(object, coded.object);
+      SampleBlock out = Decode(coded.reader(), block, 4);
+      for (size_t l = 0; l < 4; ++l) {
+        EXPECT_EQ(out.layers[l].k, expected.layers[l].k);
+        EXPECT_EQ(out.layers[l].v, expected.layers[l].v);
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
 }
 
 TEST(ObjectTest, EncodingIsDeterministic) {
