@@ -1,0 +1,61 @@
+// Whole blocks as tasks of a TqBatch: which tensors and which bytes of an object belong together.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/block/object.h"
+#include "core/block/slice_map.h"
+#include "cuda/tq_batch.h"
+
+namespace quire::cuda {
+
+// The layout, part and codecs that a run of blocks shares, and where each block's slices lie. Immutable, thread-safe.
+class BlockShape {
+ public:
+  // INVALID_ARGUMENT or UNIMPLEMENTED as SliceMap::Create says.
+  static absl::StatusOr<BlockShape> Create(const Layout& layout, const Part& part, const CodecSpec& spec);
+
+  // The map of block 0, which holds the sinks, or of any other block.
+  const SliceMap& map(bool first_block) const { return first_block ? first_ : other_; }
+  const Layout& layout() const { return layout_; }
+  const Part& part() const { return part_; }
+  const CodecSpec& spec() const { return spec_; }
+  const std::vector<LayerCodec>& codecs() const { return codecs_; }
+  std::vector<uint32_t> dims() const;
+  // What one block adds to a batch.
+  TqBatch::Limits TasksPerBlock() const;
+
+ private:
+  Layout layout_;
+  Part part_;
+  CodecSpec spec_;
+  std::vector<LayerCodec> codecs_;
+  SliceMap first_, other_;
+};
+
+// Collects blocks for one TqBatch::Set.
+struct BlockTasks {
+  std::vector<ShapedTask> tasks;
+  std::vector<RowsTask> rows;
+
+  void Clear() {
+    tasks.clear();
+    rows.clear();
+  }
+  // `object` is where the object's first byte is or would be, in memory that kernels reach; only slices are touched. One view a layer
+  // of the part, device pointers. INVALID_ARGUMENT where the views do not fit, UNIMPLEMENTED for a raw layer of another type.
+  absl::Status AddEncode(const BlockShape& shape, bool first_block, std::span<const LayerView> layers, uint8_t* object);
+  // The first `levels` levels, which must be present.
+  absl::Status AddDecode(const BlockShape& shape, bool first_block, int levels, const uint8_t* object, std::span<const MutableLayerView> layers);
+};
+
+// Writes the header and the checksums of a block that a batch encoded: `object` is the whole object in host memory. `first_task` is
+// where the block's own tasks begin in the batch. REQUIRES: CheckReports was OK.
+absl::Status SealObject(const BlockShape& shape, const BlockIdentity& identity, const TqBatch& batch, size_t first_task,
+                        std::span<uint8_t> object);
+
+}  // namespace quire::cuda

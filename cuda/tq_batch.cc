@@ -1,0 +1,304 @@
+#include "cuda/tq_batch.h"
+
+#include <algorithm>
+#include <cstring>
+#include <tuple>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+#include "core/codec/codebook.h"
+#include "core/codec/tq.h"
+#include "cuda/check.h"
+#include "cuda/tq_kernels.h"
+#include "cuda/tq_tables.h"
+
+namespace quire::cuda {
+namespace {
+
+// What one head size needs on the device.
+struct DimEntry {
+  DeviceBuffer table, bf16_image, f16_image, decode_image;
+  FastEncodeTable encode;
+  FastDecodeTable decode;
+  bool fast = false;
+};
+
+absl::StatusOr<DeviceBuffer> Upload(const void* host, size_t bytes) {
+  QUIRE_ASSIGN_OR_RETURN(DeviceBuffer buffer, DeviceBuffer::Allocate(bytes));
+  QUIRE_CUDA_RETURN_IF_ERROR(cudaMemcpy(buffer.data(), host, bytes, cudaMemcpyHostToDevice));
+  return buffer;
+}
+
+absl::StatusOr<DeviceBuffer> Upload(const std::vector<uint16_t>& image) { return Upload(image.data(), image.size() * 2); }
+
+bool On16Bytes(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+// A run of tasks that one launch takes.
+struct Group {
+  uint32_t dim = 0, heads = 0, first = 0, count = 0;
+  DType dtype = DType::kBf16;
+  bool fast = false;
+};
+
+}  // namespace
+
+struct TqCodec::Impl {
+  uint64_t seed = 0;
+  DeviceInfo device;
+  std::map<uint32_t, DimEntry> dims;
+};
+
+TqCodec::TqCodec(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+TqCodec::~TqCodec() = default;
+uint64_t TqCodec::seed() const { return impl_->seed; }
+const DeviceInfo& TqCodec::device() const { return impl_->device; }
+
+size_t TqCodec::table_bytes() const {
+  size_t bytes = 0;
+  for (const auto& [dim, entry] : impl_->dims) {
+    for (const DeviceBuffer* buffer : {&entry.table, &entry.bf16_image, &entry.f16_image, &entry.decode_image}) bytes += buffer->bytes();
+  }
+  return bytes;
+}
+
+absl::StatusOr<std::shared_ptr<const TqCodec>> TqCodec::Create(uint64_t seed, std::span<const uint32_t> dims) {
+  auto impl = std::make_unique<Impl>();
+  impl->seed = seed;
+  QUIRE_ASSIGN_OR_RETURN(impl->device, CurrentDevice());
+  for (uint32_t dim : dims) {
+    if (!IsCodecDim(dim)) {
+      return absl::InvalidArgumentError(absl::StrCat("tq: head size ", dim, " is not a multiple of 16 from ", kMinCodecDim, " to ", kMaxCodecDim));
+    }
+    size_t needed = std::max(EncodeSharedBytes(dim), DecodeSharedBytes(dim));
+    if (needed > impl->device.shared_bytes) {
+      return absl::UnimplementedError(absl::StrCat("tq: head size ", dim, " needs ", needed, " bytes of shared memory, this device has ",
+                                                   impl->device.shared_bytes));
+    }
+    if (impl->dims.contains(dim)) continue;
+    DimEntry& entry = impl->dims[dim];
+    auto table = std::make_unique<DimTable>(MakeDimTable(dim, seed));
+    QUIRE_ASSIGN_OR_RETURN(entry.table, cuda::Upload(table.get(), sizeof(DimTable)));
+    entry.fast = IsFastDim(dim) && impl->device.major == 9 && impl->device.minor == 0;
+    if (!entry.fast) continue;
+    entry.encode = MakeFastEncodeTable(dim);
+    entry.decode = MakeFastDecodeTable(dim);
+    QUIRE_ASSIGN_OR_RETURN(entry.bf16_image, cuda::Upload(EncodeImage(dim, seed, DType::kBf16)));
+    QUIRE_ASSIGN_OR_RETURN(entry.f16_image, cuda::Upload(EncodeImage(dim, seed, DType::kF16)));
+    QUIRE_ASSIGN_OR_RETURN(entry.decode_image, cuda::Upload(DecodeImage(dim, seed)));
+  }
+  return std::shared_ptr<const TqCodec>(new TqCodec(std::move(impl)));
+}
+
+struct TqBatch::Impl {
+  std::shared_ptr<const TqCodec> codec;
+  Direction direction = Direction::kEncode;
+  Limits limits;
+  PinnedBuffer host;     // tasks, rows, reports
+  DeviceBuffer device;   // the same
+  size_t rows_at = 0, reports_at = 0;
+
+  std::vector<ShapedTask> tasks;         // as given, with their reports set
+  std::vector<RowsTask> rows;            // the same
+  std::vector<Group> groups;
+  uint32_t reports = 0, max_row_heads = 0;
+  int effort = 0;
+  bool uploaded = false;
+
+  bool encode() const { return direction == Direction::kEncode; }
+  const DimEntry& entry(uint32_t dim) const { return codec->impl_->dims.at(dim); }
+  TqReport* host_reports() const { return reinterpret_cast<TqReport*>(host.data() + reports_at); }
+  TqReport* device_reports() const { return reinterpret_cast<TqReport*>(device.data() + reports_at); }
+
+  absl::Status Check(size_t index, const ShapedTask& shaped) const;
+  bool IsFast(const ShapedTask& shaped) const;
+  void FillHost();
+};
+
+TqBatch::TqBatch(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+TqBatch::TqBatch(TqBatch&&) noexcept = default;
+TqBatch& TqBatch::operator=(TqBatch&&) noexcept = default;
+TqBatch::~TqBatch() = default;
+
+absl::StatusOr<TqBatch> TqBatch::Create(std::shared_ptr<const TqCodec> codec, Direction direction, const Limits& limits) {
+  auto impl = std::make_unique<Impl>();
+  impl->codec = std::move(codec);
+  impl->direction = direction;
+  impl->limits = limits;
+  auto round_up = [](size_t n) { return (n + 255) / 256 * 256; };
+  impl->rows_at = round_up(limits.tasks * sizeof(TqTask));
+  impl->reports_at = impl->rows_at + round_up(limits.rows * sizeof(RowsTask));
+  size_t bytes = impl->reports_at + (direction == Direction::kEncode ? limits.reports * sizeof(TqReport) : 0);
+  QUIRE_ASSIGN_OR_RETURN(impl->host, PinnedBuffer::Allocate(bytes));
+  QUIRE_ASSIGN_OR_RETURN(impl->device, DeviceBuffer::Allocate(bytes));
+  return TqBatch(std::move(impl));
+}
+
+absl::Status TqBatch::Impl::Check(size_t index, const ShapedTask& shaped) const {
+  const TqTask& task = shaped.task;
+  auto bad = [&](auto... what) { return absl::InvalidArgumentError(absl::StrCat("tq batch: task ", index, ": ", what...)); };
+  if (!codec->impl_->dims.contains(shaped.dim)) return bad("the codec was not made for head size ", shaped.dim);
+  if (task.kind > 2) return bad("stream kind ", static_cast<int>(task.kind), " is unknown");
+  if (task.bits < kMinBits || task.bits > kMaxCodeBits) return bad("2 to 8 bits, not ", static_cast<int>(task.bits));
+  if (task.levels < 1 || task.levels > kTaskLevels) return bad("1 to 4 levels, not ", static_cast<int>(task.levels));
+  if (task.first_token >= kTqTokens) return bad("at most 63 sinks, not ", static_cast<int>(task.first_token));
+  if (task.tensor == nullptr) return bad("no tensor");
+  if (task.scalars == nullptr || (task.kind != 1 && task.mean == nullptr)) return bad("no place for the scalars or the mean");
+  for (int level = 0; level < (encode() ? kTaskLevels : task.levels); ++level) {
+    if (!HasLevel(task.bits, level)) continue;
+    bool scales = task.kind != 1 || level == 0 || level == 3;
+    if (task.planes[level] == nullptr || (scales && task.scales[level] == nullptr)) return bad("no place for level ", level);
+    if (!On16Bytes(task.planes[level]) || !On16Bytes(task.scales[level]) || task.slice_stride[level] % 16 != 0) {
+      return bad("the slices of level ", level, " do not stand on 16 bytes");
+    }
+  }
+  if (!On16Bytes(task.scalars) || !On16Bytes(task.mean)) return bad("the slices of level 0 do not stand on 16 bytes");
+  if (reinterpret_cast<uintptr_t>(task.tensor) % SizeOf(shaped.dtype) != 0) return bad("the tensor is not aligned to its elements");
+  return absl::OkStatus();
+}
+
+bool TqBatch::Impl::IsFast(const ShapedTask& shaped) const {
+  const TqTask& task = shaped.task;
+  if (!entry(shaped.dim).fast) return false;
+  int64_t unit = 16 / static_cast<int64_t>(SizeOf(shaped.dtype));
+  if (!On16Bytes(task.tensor) || task.token_stride % unit != 0 || task.head_stride % unit != 0) return false;
+  return encode() ? shaped.dtype != DType::kF32 && effort == 0 && task.bits <= 4 : KeptBits(task.bits, task.levels - 1) <= 4;
+}
+
+absl::Status TqBatch::Set(std::span<const ShapedTask> tasks, std::span<const RowsTask> rows, int effort) {
+  Impl& impl = *impl_;
+  if (tasks.size() > impl.limits.tasks || rows.size() > impl.limits.rows) {
+    return absl::ResourceExhaustedError(absl::StrCat("tq batch: ", tasks.size(), " tasks and ", rows.size(), " layers of raw rows; made for ",
+                                                     impl.limits.tasks, " and ", impl.limits.rows));
+  }
+  if (effort < 0 || effort > 3) return absl::InvalidArgumentError(absl::StrCat("tq batch: effort 0 to 3, not ", effort));
+  for (size_t i = 0; i < tasks.size(); ++i) QUIRE_RETURN_IF_ERROR(impl.Check(i, tasks[i]));
+  uint64_t reports = 0;
+  for (const ShapedTask& shaped : tasks) reports += shaped.heads;
+  for (const RowsTask& task : rows) reports += task.heads;
+  if (impl.encode() && reports > impl.limits.reports) {
+    return absl::ResourceExhaustedError(absl::StrCat("tq batch: ", reports, " heads; made for ", impl.limits.reports));
+  }
+  impl.tasks.assign(tasks.begin(), tasks.end());
+  impl.rows.assign(rows.begin(), rows.end());
+  impl.effort = effort;
+  impl.reports = static_cast<uint32_t>(reports);
+  impl.FillHost();
+  return absl::OkStatus();
+}
+
+// Gives out the reports, and puts the tasks into the pinned memory in runs of one shape. One shape is the common case: then the
+// order stays.
+void TqBatch::Impl::FillHost() {
+  uint32_t next = 0;
+  for (ShapedTask& shaped : tasks) next = (shaped.task.report = next) + shaped.heads;
+  max_row_heads = 0;
+  for (RowsTask& task : rows) {
+    next = (task.report = next) + task.heads;
+    max_row_heads = std::max(max_row_heads, task.heads);
+  }
+  std::vector<uint32_t> order;
+  for (uint32_t i = 0; i < tasks.size(); ++i) {
+    if (tasks[i].heads > 0) order.push_back(i);
+  }
+  auto shape = [&](uint32_t i) {
+    return std::tuple(tasks[i].dim, tasks[i].heads, static_cast<int>(tasks[i].dtype), IsFast(tasks[i]));
+  };
+  std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return shape(a) < shape(b); });
+  groups.clear();
+  auto* out = reinterpret_cast<TqTask*>(host.data());
+  for (uint32_t i = 0; i < order.size(); ++i) {
+    const ShapedTask& shaped = tasks[order[i]];
+    if (i == 0 || shape(order[i]) != shape(order[i - 1])) {
+      groups.push_back({shaped.dim, shaped.heads, i, 0, shaped.dtype, IsFast(shaped)});
+    }
+    ++groups.back().count;
+    out[i] = shaped.task;
+  }
+  if (!rows.empty()) std::memcpy(host.data() + rows_at, rows.data(), rows.size() * sizeof(RowsTask));
+  uploaded = false;
+}
+
+absl::Status TqBatch::Upload(StreamRef stream) {
+  Impl& impl = *impl_;
+  size_t task_bytes = impl.tasks.size() * sizeof(TqTask), row_bytes = impl.rows.size() * sizeof(RowsTask);
+  if (task_bytes > 0) QUIRE_RETURN_IF_ERROR(CopyToDevice(stream, impl.host.data(), task_bytes, impl.device.data()));
+  if (row_bytes > 0) {
+    QUIRE_RETURN_IF_ERROR(CopyToDevice(stream, impl.host.data() + impl.rows_at, row_bytes, impl.device.data() + impl.rows_at));
+  }
+  impl.uploaded = true;
+  return absl::OkStatus();
+}
+
+absl::Status TqBatch::Launch(StreamRef stream) const {
+  const Impl& impl = *impl_;
+  auto handle = static_cast<cudaStream_t>(stream.handle);
+  for (const Group& group : impl.groups) {
+    const DimEntry& entry = impl.entry(group.dim);
+    TqLaunch launch;
+    launch.tasks = reinterpret_cast<const TqTask*>(impl.device.data()) + group.first;
+    launch.count = group.count;
+    launch.heads = group.heads;
+    launch.dim = group.dim;
+    launch.type = group.dtype;
+    launch.table = reinterpret_cast<const DimTable*>(entry.table.data());
+    launch.reports = impl.device_reports();
+    launch.multiprocessors = impl.codec->device().multiprocessors;
+    if (impl.encode()) {
+      launch.image = (group.dtype == DType::kBf16 ? entry.bf16_image : entry.f16_image).data();
+      QUIRE_CUDA_RETURN_IF_ERROR(group.fast ? LaunchFastEncode(launch, entry.encode, handle) : LaunchEncode(launch, impl.effort, handle));
+    } else {
+      launch.image = entry.decode_image.data();
+      QUIRE_CUDA_RETURN_IF_ERROR(group.fast ? LaunchFastDecode(launch, entry.decode, handle) : LaunchDecode(launch, handle));
+    }
+  }
+  if (!impl.rows.empty() && impl.max_row_heads > 0) {
+    auto* rows = reinterpret_cast<const RowsTask*>(impl.device.data() + impl.rows_at);
+    auto count = static_cast<uint32_t>(impl.rows.size());
+    QUIRE_CUDA_RETURN_IF_ERROR(impl.encode() ? LaunchStoreRows(rows, count, impl.max_row_heads, impl.device_reports(), handle)
+                                             : LaunchLoadRows(rows, count, impl.max_row_heads, handle));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TqBatch::Run(StreamRef stream) {
+  if (!impl_->uploaded) QUIRE_RETURN_IF_ERROR(Upload(stream));
+  QUIRE_RETURN_IF_ERROR(Launch(stream));
+  if (!impl_->encode() || impl_->reports == 0) return absl::OkStatus();
+  return CopyToHost(stream, impl_->device_reports(), impl_->reports * sizeof(TqReport), impl_->host_reports());
+}
+
+const TqReport& TqBatch::report(size_t task, uint32_t head) const { return impl_->host_reports()[impl_->tasks[task].task.report + head]; }
+const TqReport& TqBatch::row_report(size_t row, uint32_t head) const { return impl_->host_reports()[impl_->rows[row].report + head]; }
+
+absl::Status TqBatch::CheckReports() const {
+  static constexpr const char* kNames[] = {"K", "V", "K"};
+  for (size_t i = 0; i < impl_->tasks.size(); ++i) {
+    const ShapedTask& shaped = impl_->tasks[i];
+    for (uint32_t h = 0; h < shaped.heads; ++h) {
+      if (int bad = report(i, h).bad_token; bad >= 0) {
+        return absl::InvalidArgumentError(absl::StrCat("layer ", shaped.layer, ", head ", shaped.first_head + h, ", token ", bad, ": ",
+                                                       kNames[shaped.task.kind], " has a NaN, an infinity or a norm beyond the codec's range"));
+      }
+    }
+  }
+  for (size_t i = 0; i < impl_->rows.size(); ++i) {
+    const RowsTask& task = impl_->rows[i];
+    for (uint32_t h = 0; h < task.heads; ++h) {
+      if (const TqReport& report = row_report(i, h); report.bad_token >= 0) {
+        return absl::InvalidArgumentError(absl::StrCat("layer ", task.layer, ", head ", task.first_head + h, ", token ", report.bad_token, ": ",
+                                                       report.bad_value ? "V" : "K", " has a NaN or an infinity"));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+size_t TqBatch::launches() const { return impl_->groups.size() + (impl_->rows.empty() ? 0 : 1); }
+
+size_t TqBatch::fast_tasks() const {
+  size_t count = 0;
+  for (const Group& group : impl_->groups) count += group.fast ? group.count : 0;
+  return count;
+}
+
+}  // namespace quire::cuda

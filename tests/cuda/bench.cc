@@ -1,0 +1,253 @@
+// The CUDA kernels beside what the device can do, as JSON lines (DESIGN.md, "What counts as measured").
+//
+//   quire-cuda-bench [codec|latency|transfer]… [--dims=64,128,256] [--quick]
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <iostream>
+#include <set>
+#include <sstream>
+
+#include "cuda/block_batch.h"
+#include "cuda/memory.h"
+#include "tests/cuda/plain.h"
+
+namespace quire::cuda {
+namespace {
+
+[[noreturn]] void Fail(const std::string& what) {
+  std::cerr << "quire-cuda-bench: " << what << "\n";
+  std::exit(1);
+}
+void Check(const absl::Status& status) {
+  if (!status.ok()) Fail(status.ToString());
+}
+template <typename T>
+T Check(absl::StatusOr<T> value) {
+  if (!value.ok()) Fail(value.status().ToString());
+  return *std::move(value);
+}
+
+struct Options {
+  std::set<std::string> parts;
+  std::vector<uint32_t> dims{128, 64, 256};
+  int repeats = 15;
+};
+
+struct Line {
+  std::string name, unit, baseline, context;
+  double value = 0, baseline_value = 0, ratio = 0, goal = 0;
+};
+
+void Print(const Line& line) {
+  std::printf("{\"name\":\"%s\",\"value\":%.5g,\"unit\":\"%s\",\"baseline\":\"%s\",\"baseline_value\":%.5g,\"ratio\":%.4f", line.name.c_str(),
+              line.value, line.unit.c_str(), line.baseline.c_str(), line.baseline_value, line.ratio);
+  if (line.goal > 0) std::printf(",\"goal\":%.3f", line.goal);
+  std::printf(",\"context\":\"%s\"}\n", line.context.c_str());
+  std::fflush(stdout);
+}
+
+// Median milliseconds of one call's work on the stream, by events.
+double Milliseconds(const Stream& stream, int repeats, const std::function<void(int)>& enqueue) {
+  Event start = Check(Event::Create(true)), end = Check(Event::Create(true));
+  std::vector<double> times;
+  for (int i = 0; i < repeats + 3; ++i) {
+    Check(start.Record(stream.ref()));
+    enqueue(i);
+    Check(end.Record(stream.ref()));
+    Check(end.Synchronize());
+    if (i >= 3) times.push_back(Check(end.MillisecondsSince(start)));
+  }
+  std::sort(times.begin(), times.end());
+  return times[times.size() / 2];
+}
+
+// A prefix of many blocks of one model on the device: raw tensors, objects, and batches over them.
+class Prefix {
+ public:
+  static constexpr uint32_t kLayers = 32, kHeads = 8;
+
+  Prefix(const Stream& stream, uint32_t dim, const std::string& spec, uint32_t blocks) : dim_(dim), blocks_(blocks) {
+    Layout layout = Layout::Uniform(Digest(), kLayers, kHeads, dim);
+    layout.rotation_seed = 1;
+    shape_ = Check(BlockShape::Create(layout, Part::Whole(layout), Check(CodecSpec::Parse(spec))));
+    codec_ = Check(TqCodec::Create(1, shape_.dims()));
+    object_bytes_ = shape_.map(false).ObjectBytes(shape_.map(false).levels());
+    object_pitch_ = (object_bytes_ + 255) / 256 * 256;
+    raw_ = Check(DeviceBuffer::Allocate(raw_bytes()));
+    coded_ = Check(DeviceBuffer::Allocate(blocks * object_pitch_));
+    for (uint32_t i = 0; i < blocks * kLayers * 2; ++i) Check(RandomBf16(stream.ref(), Tensor(i), TensorElements(), dim, i % 2 == 0));
+  }
+
+  size_t TensorElements() const { return size_t{kBlockTokens} * kHeads * dim_; }
+  uint8_t* Tensor(uint32_t i) const { return raw_.data() + i * TensorElements() * 2; }
+  size_t raw_bytes() const { return size_t{blocks_} * kLayers * 2 * TensorElements() * 2; }
+  size_t object_bytes() const { return object_bytes_; }
+  size_t object_pitch() const { return object_pitch_; }
+  const DeviceBuffer& raw() const { return raw_; }
+  const DeviceBuffer& coded() const { return coded_; }
+  const BlockShape& shape() const { return shape_; }
+  std::shared_ptr<const TqCodec> codec() const { return codec_; }
+  uint32_t blocks() const { return blocks_; }
+
+  std::vector<MutableLayerView> Views(uint32_t block) const {
+    std::vector<MutableLayerView> views(kLayers);
+    for (uint32_t l = 0; l < kLayers; ++l) {
+      for (int s = 0; s < 2; ++s) {
+        (s == 0 ? views[l].key : views[l].value) = {Tensor((block * kLayers + l) * 2 + s), DType::kBf16, static_cast<ptrdiff_t>(kHeads * dim_), dim_};
+      }
+    }
+    return views;
+  }
+
+  // Tasks of blocks [first, first + count), `kind` 0 or 1 alone, or both (2).
+  TqBatch Batch(TqBatch::Direction direction, uint32_t first, uint32_t count, int levels, int kind, const uint8_t* objects = nullptr) const {
+    BlockTasks tasks;
+    for (uint32_t b = first; b < first + count; ++b) {
+      std::vector<MutableLayerView> views = Views(b);
+      uint8_t* object = (objects != nullptr ? const_cast<uint8_t*>(objects) : coded_.data()) + b * object_pitch_;
+      if (direction == TqBatch::Direction::kDecode) {
+        Check(tasks.AddDecode(shape_, false, levels, object, views));
+      } else {
+        std::vector<LayerView> read;
+        for (const auto& v : views) {
+          read.push_back({{v.key.data, v.key.dtype, v.key.token_stride, v.key.head_stride},
+                          {v.value.data, v.value.dtype, v.value.token_stride, v.value.head_stride}});
+        }
+        Check(tasks.AddEncode(shape_, false, read, object));
+      }
+    }
+    if (kind < 2) std::erase_if(tasks.tasks, [&](const ShapedTask& t) { return t.task.kind != kind; });
+    TqBatch batch = Check(TqBatch::Create(codec_, direction, {static_cast<uint32_t>(tasks.tasks.size()), static_cast<uint32_t>(tasks.tasks.size()) * kHeads, 0}));
+    Check(batch.Set(tasks.tasks, {}, 0));
+    return batch;
+  }
+
+  // Coded bytes of one head of K or V, `kept` bits.
+  size_t HeadBytes(int kind, int levels) const {
+    size_t bytes = 0;
+    const LayerCodec& codec = shape_.codecs()[0];
+    for (int level = 0; level < levels; ++level) {
+      TqSlice parts = TqSlice::At(level, dim_, codec.k_bits, dim_, codec.v_bits);
+      bytes += kind == 0 ? parts.k_mean.length + parts.scalars.length + parts.k_scales.length + parts.k_planes.length
+                         : parts.v_scales.length + parts.v_planes.length;
+    }
+    return bytes;
+  }
+
+ private:
+  uint32_t dim_, blocks_;
+  size_t object_bytes_ = 0, object_pitch_ = 0;
+  BlockShape shape_;
+  std::shared_ptr<const TqCodec> codec_;
+  DeviceBuffer raw_, coded_;
+};
+
+double PlainMilliseconds(const Stream& stream, const Prefix& prefix, int repeats, size_t coded, bool encode, size_t heads) {
+  size_t raw = prefix.TensorElements() * 2 / Prefix::kHeads;
+  double best = 1e9;
+  for (int variant = 0; variant < kPlainVariants; ++variant) {
+    best = std::min(best, Milliseconds(stream, repeats, [&](int) {
+                      Check(encode ? PlainMove(stream.ref(), variant, prefix.raw().data(), raw, prefix.coded().data(), coded, heads)
+                                   : PlainMove(stream.ref(), variant, prefix.coded().data(), coded, prefix.raw().data(), raw, heads));
+                    }));
+  }
+  return best;
+}
+
+void BenchCodec(const Stream& stream, const Options& options, uint32_t dim) {
+  uint32_t blocks = 128 * 128 / dim;
+  Prefix prefix(stream, dim, "tq:k4v4", blocks);
+  size_t half = prefix.raw_bytes() / 2;
+  double copy_ms = Milliseconds(stream, options.repeats, [&](int) { Check(CopyOnDevice(stream.ref(), prefix.raw().data(), half, prefix.raw().data() + half)); });
+  double copy = 2.0 * half / copy_ms * 1e-6;  // GB/s
+  Check(RandomBf16(stream.ref(), prefix.raw().data() + half, half / 2, dim, true));
+  std::string d = "d=" + std::to_string(dim);
+  Print({"gpu.copy", "GB/s", "", d + ", read+write, " + std::to_string(half >> 20) + " MiB", copy, copy, 1, 0});
+  size_t heads = size_t{blocks} * Prefix::kLayers * Prefix::kHeads;
+  double raw = static_cast<double>(half);
+  for (int kind : {0, 1}) {
+    std::string name = kind == 0 ? "K" : "V";
+    double coded = static_cast<double>(heads) * prefix.HeadBytes(kind, 3);
+    TqBatch batch = prefix.Batch(TqBatch::Direction::kEncode, 0, blocks, 3, kind);
+    Check(batch.Upload(stream.ref()));
+    double ms = Milliseconds(stream, options.repeats, [&](int) { Check(batch.Launch(stream.ref())); });
+    double plain = PlainMilliseconds(stream, prefix, options.repeats, prefix.HeadBytes(kind, 3), true, heads);
+    double rate = (raw + coded) / ms * 1e-6;
+    Print({"gpu.encode." + name + "4", "GB/s raw", "device copy", d + ", share of the roofline; plain kernel " + std::to_string((raw + coded) / plain * 1e-6 / copy),
+           raw / ms * 1e-6, copy, rate / copy, kind == 0 ? 0.75 : 0.84});
+    for (int levels = 3; levels >= 1; --levels) {
+      // The plain kernel overwrites the codes: encode again.
+      Check(batch.Launch(stream.ref()));
+      TqBatch decode = prefix.Batch(TqBatch::Direction::kDecode, 0, blocks, levels, kind);
+      Check(decode.Upload(stream.ref()));
+      double dms = Milliseconds(stream, options.repeats, [&](int) { Check(decode.Launch(stream.ref())); });
+      double dplain = PlainMilliseconds(stream, prefix, options.repeats, prefix.HeadBytes(kind, levels), false, heads);
+      double bytes = raw + static_cast<double>(heads) * prefix.HeadBytes(kind, levels);
+      Print({"gpu.decode." + name + std::to_string(levels + 1), "GB/s raw", "plain kernel", d + ", of copy " + std::to_string(bytes / dms * 1e-6 / copy),
+             raw / dms * 1e-6, raw / dplain * 1e-6, dplain / dms, 0.97});
+    }
+  }
+}
+
+void BenchLatency(const Stream& stream, const Options& options) {
+  constexpr uint32_t kBlocks = 24;
+  Prefix prefix(stream, 128, "tq:k4v4", kBlocks);
+  for (auto direction : {TqBatch::Direction::kEncode, TqBatch::Direction::kDecode}) {
+    bool encode = direction == TqBatch::Direction::kEncode;
+    std::vector<TqBatch> batches;
+    for (uint32_t b = 0; b < kBlocks; ++b) {
+      batches.push_back(prefix.Batch(direction, b, 1, 3, 2));
+      Check(batches.back().Upload(stream.ref()));
+    }
+    double one = Milliseconds(stream, 48, [&](int i) { Check(batches[i % kBlocks].Launch(stream.ref())); });
+    double many = Milliseconds(stream, options.repeats, [&](int) {
+                    for (const TqBatch& batch : batches) Check(batch.Launch(stream.ref()));
+                  }) / kBlocks;
+    double run = Milliseconds(stream, 48, [&](int i) { Check(batches[i % kBlocks].Run(stream.ref())); });
+    double copy = Milliseconds(stream, 48, [&](int i) {
+      Check(CopyOnDevice(stream.ref(), prefix.Tensor(i % kBlocks * 64), prefix.raw_bytes() / kBlocks, prefix.Tensor((i + 7) % kBlocks * 64)));
+    });
+    std::vector<double> walls;
+    for (int i = 0; i < 48; ++i) {
+      auto begin = std::chrono::steady_clock::now();
+      Check(batches[i % kBlocks].Run(stream.ref()));
+      Check(stream.Synchronize());
+      walls.push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count());
+    }
+    std::sort(walls.begin(), walls.end());
+    Print({encode ? "gpu.encode.block" : "gpu.decode.block", "us", "20 us", "one block of 32 layers, 8 heads, d=128, K and V, by events; in a row " +
+           std::to_string(many * 1e3) + "; with reports " + std::to_string(run * 1e3) + "; host wall " + std::to_string(walls[24]) +
+           "; device copy of the same raw bytes " + std::to_string(copy * 1e3), one * 1e3, 20, one * 1e3 / 20, 1});
+  }
+}
+
+int Main(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    std::string arg = argv[i];
+    if (arg.starts_with("--dims=")) {
+      options.dims.clear();
+      std::stringstream list(arg.substr(7));
+      for (std::string item; std::getline(list, item, ',');) options.dims.push_back(static_cast<uint32_t>(std::stoul(item)));
+    } else if (arg == "--quick") {
+      options.repeats = 7;
+    } else {
+      options.parts.insert(arg);
+    }
+  }
+  auto wanted = [&](const char* part) { return options.parts.empty() || options.parts.contains(part); };
+  Stream stream = Check(Stream::Create());
+  if (wanted("codec")) {
+    for (uint32_t dim : options.dims) BenchCodec(stream, options, dim);
+  }
+  if (wanted("latency")) BenchLatency(stream, options);
+  return 0;
+}
+
+}  // namespace
+}  // namespace quire::cuda
+
+int main(int argc, char** argv) { return quire::cuda::Main(argc, argv); }

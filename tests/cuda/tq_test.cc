@@ -1,0 +1,371 @@
+// Every kernel against its CPU twin: core's BlockCodec and BlockReader. Skipped where there is no GPU.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "core/codec/planes.h"
+#include "core/codec/tq.h"
+#include "cuda/stream.h"
+#include "tests/cuda/device_blocks.h"
+
+namespace quire::cuda {
+namespace {
+
+constexpr uint64_t kSeed = 20240917;
+
+struct Case {
+  std::string name;
+  std::vector<LayerLayout> layers;
+  std::string spec;
+  TensorForm form;
+  float scale = 1;
+  bool fast = true;  // whether the fast kernels must be the ones that run
+};
+
+LayerLayout Plain(uint32_t heads, uint32_t dim) {
+  return {{{StreamKind::kKey, heads, dim, 0}, {StreamKind::kValue, heads, dim, 0}}};
+}
+LayerLayout Latent(uint32_t dim) { return {{{StreamKind::kLatent, 1, dim, 0}}}; }
+
+std::vector<Case> Cases() {
+  std::vector<Case> cases;
+  auto add = [&](std::string name, std::vector<LayerLayout> layers, std::string spec, TensorForm form, bool fast, float scale = 1) {
+    cases.push_back({std::move(name), std::move(layers), std::move(spec), form, scale, fast});
+  };
+  constexpr TensorForm kBf16, kF16{DType::kF16}, kF32{DType::kF32};
+  for (uint32_t dim : {64, 80, 96, 128, 192, 256}) {
+    std::string d = "d" + std::to_string(dim);
+    add(d + "_k4v4_bf16", {Plain(3, dim), Plain(3, dim)}, "tq:k4v4", kBf16, true);
+    add(d + "_k4v4_f16_head_major", {Plain(2, dim)}, "tq:k4v4", {DType::kF16, true, 0}, true);
+    add(d + "_k3v2_padded", {Plain(2, dim)}, "tq:k3v2", {DType::kBf16, false, 8}, true);
+    add(d + "_k2v3", {Plain(2, dim)}, "tq:k2v3", kBf16, true);
+    add(d + "_k4v4_odd_stride", {Plain(2, dim)}, "tq:k4v4", {DType::kBf16, false, 3}, false);
+  }
+  for (uint32_t dim : {16, 32, 48, 112, 160, 320, 560, 576}) {
+    add("d" + std::to_string(dim) + "_k4v4", {Plain(2, dim)}, "tq:k4v4", kBf16, false);
+  }
+  add("d128_k6v5_f32", {Plain(2, 128)}, "tq:k6v5", kF32, false);
+  add("d64_k8v8_f32", {Plain(2, 64)}, "tq:k8v8", kF32, false);
+  add("d64_k8v8_bf16", {Plain(2, 64)}, "tq:k8v8", kBf16, false);
+  add("d80_k7v6", {Plain(2, 80)}, "tq:k7v6", kF16, false);
+  add("d128_effort", {Plain(2, 128)}, "tq:k3v3,effort=2", kBf16, false);
+  add("latent576", {Latent(576)}, "tq:k4v4", kBf16, false);
+  add("d128_large", {Plain(2, 128)}, "tq:k4v4", kBf16, true, 1e4f);
+  add("d128_f16_large", {Plain(2, 128)}, "tq:k4v4", kF16, true, 1e3f);
+  add("d128_small", {Plain(2, 128)}, "tq:k4v4", kBf16, true, 1e-9f);
+  add("mixed", {Plain(2, 64), Plain(3, 128), Latent(576), Plain(2, 64), Plain(2, 256)}, "tq:k4v4,layers=1-1:k6v3,layers=3:k2v2", kBf16, false);
+  return cases;
+}
+
+void CheckOk(const absl::Status& status) { ASSERT_TRUE(status.ok()) << status.ToString(); }
+
+class TqTest : public ::testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override {
+    absl::StatusOr<DeviceInfo> device = CurrentDevice();
+    if (!device.ok()) GTEST_SKIP() << device.status().ToString();
+    fast_device_ = device->major == 9 && device->minor == 0;
+  }
+
+  void Prepare(const Case& c) {
+    layout_ = Layout();
+    layout_.layers = c.layers;
+    layout_.dtype = DType::kBf16;
+    layout_.rotation_seed = kSeed;
+    part_ = Part::Whole(layout_);
+    spec_ = *CodecSpec::Parse(c.spec);
+    auto reference = BlockCodec::Create(layout_, part_);
+    ASSERT_TRUE(reference.ok()) << reference.status();
+    reference_ = *reference;
+    auto shape = BlockShape::Create(layout_, part_, spec_);
+    ASSERT_TRUE(shape.ok()) << shape.status();
+    shape_ = *shape;
+    auto codec = TqCodec::Create(kSeed, shape_.dims());
+    ASSERT_TRUE(codec.ok()) << codec.status();
+    codec_ = *codec;
+    auto stream = Stream::Create();
+    ASSERT_TRUE(stream.ok()) << stream.status();
+    stream_ = std::make_unique<Stream>(*std::move(stream));
+    tensors_ = MakeTensors(layout_, c.form);
+  }
+
+  static BlockIdentity Identity(uint32_t index) {
+    BlockIdentity identity;
+    identity.key.bytes[0] = static_cast<uint8_t>(index + 1);
+    identity.index = index;
+    return identity;
+  }
+
+  std::vector<uint8_t> EncodeOnHost(uint32_t index) {
+    std::vector<uint8_t> object;
+    absl::Status status = reference_->Encode(spec_, Identity(index), ViewsOf<LayerView>(tensors_, tensors_.host.data()), &object);
+    EXPECT_TRUE(status.ok()) << status;
+    return object;
+  }
+
+  // The object, or what CheckReports says.
+  absl::StatusOr<std::vector<uint8_t>> EncodeOnDevice(uint32_t index) {
+    const SliceMap& map = shape_.map(index == 0);
+    std::vector<uint8_t> object(map.ObjectBytes(map.levels()));
+    DeviceBuffer raw = *DeviceBuffer::Allocate(tensors_.host.size()), coded = *DeviceBuffer::Allocate(object.size());
+    TqBatch batch = *TqBatch::Create(codec_, TqBatch::Direction::kEncode, shape_.TasksPerBlock());
+    BlockTasks tasks;
+    CheckOk(tasks.AddEncode(shape_, index == 0, ViewsOf<LayerView>(tensors_, raw.data()), coded.data()));
+    CheckOk(batch.Set(tasks.tasks, tasks.rows, spec_.effort()));
+    fast_tasks_ = batch.fast_tasks();
+    all_tasks_ = tasks.tasks.size();
+    CheckOk(CopyToDevice(stream_->ref(), tensors_.host.data(), tensors_.host.size(), raw.data()));
+    CheckOk(Fill(stream_->ref(), 0xEE, object.size(), coded.data()));
+    CheckOk(batch.Run(stream_->ref()));
+    CheckOk(CopyToHost(stream_->ref(), coded.data(), object.size(), object.data()));
+    CheckOk(stream_->Synchronize());
+    if (absl::Status status = batch.CheckReports(); !status.ok()) return status;
+    CheckOk(SealObject(shape_, Identity(index), batch, 0, object));
+    return object;
+  }
+
+  BlockTensors DecodeOnDevice(uint32_t index, int levels, const std::vector<uint8_t>& object, const TensorForm& form) {
+    BlockTensors out = MakeTensors(layout_, form);
+    DeviceBuffer raw = *DeviceBuffer::Allocate(out.host.size()), coded = *DeviceBuffer::Allocate(object.size());
+    TqBatch batch = *TqBatch::Create(codec_, TqBatch::Direction::kDecode, shape_.TasksPerBlock());
+    BlockTasks tasks;
+    CheckOk(tasks.AddDecode(shape_, index == 0, levels, coded.data(), ViewsOf<MutableLayerView>(out, raw.data())));
+    CheckOk(batch.Set(tasks.tasks, tasks.rows, 0));
+    CheckOk(CopyToDevice(stream_->ref(), object.data(), object.size(), coded.data()));
+    CheckOk(Fill(stream_->ref(), 0xFF, out.host.size(), raw.data()));
+    CheckOk(batch.Run(stream_->ref()));
+    CheckOk(CopyToHost(stream_->ref(), raw.data(), out.host.size(), out.host.data()));
+    CheckOk(stream_->Synchronize());
+    return out;
+  }
+
+  BlockTensors DecodeOnHost(uint32_t index, int levels, const std::vector<uint8_t>& object, const TensorForm& form) {
+    BlockTensors out = MakeTensors(layout_, form);
+    auto reader = BlockReader::Open(reference_, Identity(index), Bytes(object));
+    EXPECT_TRUE(reader.ok()) << reader.status();
+    if (!reader.ok()) return out;
+    absl::Status verified = reader->Verify();
+    EXPECT_TRUE(verified.ok()) << verified;
+    auto views = ViewsOf<MutableLayerView>(out, out.host.data());
+    for (uint32_t l = 0; l < layout_.layers.size(); ++l) {
+      absl::Status status = reader->DecodeLayer(l, levels, views[l]);
+      EXPECT_TRUE(status.ok()) << status;
+    }
+    return out;
+  }
+
+  template <typename Visit>
+  void ForEachHead(Visit visit) const {
+    for (uint32_t l = 0; l < layout_.layers.size(); ++l) {
+      for (uint32_t s = 0; s < layout_.layers[l].streams.size(); ++s) {
+        for (uint32_t h = 0; h < layout_.layers[l].streams[s].heads; ++h) visit(l, s, h, layout_.layers[l].streams[s].dim);
+      }
+    }
+  }
+
+  // Σ (a − b)² and Σ a² over one stream's head.
+  std::pair<double, double> Distance(const BlockTensors& a, const BlockTensors& b, uint32_t l, uint32_t s, uint32_t h, uint32_t dim) const {
+    double miss = 0, square = 0;
+    for (uint32_t t = 0; t < kBlockTokens; ++t) {
+      for (uint32_t c = 0; c < dim; ++c) {
+        double x = Get(a, l, s, t, h, c), y = Get(b, l, s, t, h, c);
+        miss += (x - y) * (x - y);
+        square += x * x;
+      }
+    }
+    return {miss, square};
+  }
+
+  // Codes as signed cells, [channel][token].
+  std::vector<int> Cells(uint32_t index, const std::vector<uint8_t>& object, uint32_t l, uint32_t s, uint32_t h, uint32_t dim) const {
+    const SliceMap& map = shape_.map(index == 0);
+    const LayerLayout& layer = layout_.layers[l];
+    const LayerCodec& codec = shape_.codecs()[l];
+    int bits = s == 1 ? codec.v_bits : codec.k_bits;
+    std::vector<const uint8_t*> planes;
+    for (int level = 0; level < map.levels(); ++level) {
+      Extent slice = map.slice(level, l, h);
+      TqSlice parts = TqSlice::At(level, layer.key_dim(), codec.k_bits, layer.value_dim(), codec.v_bits);
+      const Extent& part = s == 1 ? parts.v_planes : parts.k_planes;
+      size_t each = PlaneBytes(dim, level == 0 ? 2 : 1);
+      for (size_t at = 0; at < part.length; at += each) planes.push_back(object.data() + slice.offset + part.offset + at);
+    }
+    std::vector<uint8_t> codes(size_t{dim} * kBlockTokens);
+    UnpackPlanes(s == 1 ? FragmentOrder::kValue : FragmentOrder::kKey, dim, bits, planes.data(), codes.data());
+    std::vector<int> cells;
+    int half = 1 << (bits - 1);
+    for (uint8_t code : codes) cells.push_back(code & half ? -1 - (code & (half - 1)) : code);
+    return cells;
+  }
+
+  Layout layout_;
+  Part part_;
+  CodecSpec spec_;
+  std::shared_ptr<const BlockCodec> reference_;
+  BlockShape shape_;
+  std::shared_ptr<const TqCodec> codec_;
+  std::unique_ptr<Stream> stream_;
+  BlockTensors tensors_;
+  bool fast_device_ = false;
+  size_t fast_tasks_ = 0, all_tasks_ = 0;
+};
+
+TEST_P(TqTest, EncodesAsTheHostDoes) {
+  const Case& c = GetParam();
+  Prepare(c);
+  for (uint32_t index : {0u, 1u}) {
+    SCOPED_TRACE(index);
+    FillRandom(layout_, 7 + index, c.scale, &tensors_);
+    std::vector<uint8_t> host = EncodeOnHost(index);
+    auto device = EncodeOnDevice(index);
+    ASSERT_TRUE(device.ok()) << device.status();
+    ASSERT_EQ(host.size(), device->size());
+    if (fast_device_ && c.fast) EXPECT_EQ(fast_tasks_, all_tasks_);
+    size_t codes = 0, different = 0;
+    ForEachHead([&](uint32_t l, uint32_t s, uint32_t h, uint32_t dim) {
+      std::vector<int> a = Cells(index, host, l, s, h, dim), b = Cells(index, *device, l, s, h, dim);
+      int most = 0;
+      for (size_t i = 0; i < a.size(); ++i) {
+        different += a[i] != b[i];
+        most = std::max(most, std::abs(a[i] - b[i]));
+      }
+      codes += a.size();
+      EXPECT_LE(most, 1) << "layer " << l << " stream " << s << " head " << h;
+    });
+    EXPECT_LE(static_cast<double>(different), 0.005 * static_cast<double>(codes)) << 100.0 * different / codes << " % of indices differ";
+    RecordProperty("different_ppm_" + std::to_string(index), static_cast<int>(1e6 * different / codes));
+    std::vector<BlockHeader> headers{*ParseHeader(Bytes(host)), *ParseHeader(Bytes(*device))};
+    for (int levels = 1; levels <= shape_.map(index == 0).levels(); ++levels) {
+      TensorForm exact{DType::kF32};
+      BlockTensors a = DecodeOnHost(index, levels, host, exact), b = DecodeOnHost(index, levels, *device, exact);
+      double host_miss = 0, device_miss = 0;
+      ForEachHead([&](uint32_t l, uint32_t s, uint32_t h, uint32_t dim) {
+        host_miss += Distance(tensors_, a, l, s, h, dim).first;
+        device_miss += Distance(tensors_, b, l, s, h, dim).first;
+      });
+      EXPECT_NEAR(device_miss / host_miss, 1.0, 1e-3) << levels << " levels";
+      for (uint32_t l = 0; l < layout_.layers.size(); ++l) {
+        for (int s = 0; s < static_cast<int>(layout_.layers[l].streams.size()); ++s) {
+          float want = headers[0].relative_error[levels - 1][l][s], got = headers[1].relative_error[levels - 1][l][s];
+          EXPECT_NEAR(got / want, 1.0f, 5e-3f) << "measured error, layer " << l << " stream " << s << " levels " << levels;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(TqTest, DecodesAsTheHostDoes) {
+  const Case& c = GetParam();
+  Prepare(c);
+  for (uint32_t index : {0u, 1u}) {
+    FillRandom(layout_, 11 + index, c.scale, &tensors_);
+    std::vector<uint8_t> object = EncodeOnHost(index);
+    for (int levels = 1; levels <= shape_.map(index == 0).levels(); ++levels) {
+      for (DType dtype : {DType::kBf16, DType::kF32, DType::kF16}) {
+        if (dtype == DType::kF16 && c.scale != 1) continue;
+        SCOPED_TRACE(std::string("block ") + std::to_string(index) + " levels " + std::to_string(levels) + " " + std::string(Name(dtype)));
+        TensorForm form = c.form;
+        form.dtype = dtype;
+        BlockTensors want = DecodeOnHost(index, levels, object, form), got = DecodeOnDevice(index, levels, object, form);
+        ForEachHead([&](uint32_t l, uint32_t s, uint32_t h, uint32_t dim) {
+          auto [miss, square] = Distance(want, got, l, s, h, dim);
+          EXPECT_LE(std::sqrt(miss / square), 1.0 / 512) << "layer " << l << " stream " << s << " head " << h;
+          double rms = std::sqrt(square / (kBlockTokens * dim)), worst = 0;
+          for (uint32_t t = 0; t < kBlockTokens; ++t) {
+            for (uint32_t i = 0; i < dim; ++i) {
+              double x = Get(want, l, s, t, h, i), y = Get(got, l, s, t, h, i);
+              double allowed = index == 0 && t < kMaxSinkTokens ? 0 : std::abs(x) / 128 + rms / 64;
+              worst = std::max(worst, std::abs(x - y) - allowed);
+              if (!std::isfinite(y)) worst = INFINITY;
+            }
+          }
+          EXPECT_LE(worst, 0) << "layer " << l << " stream " << s << " head " << h;
+        });
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, TqTest, ::testing::ValuesIn(Cases()), [](const auto& info) { return info.param.name; });
+
+class TqAdversaryTest : public TqTest {};
+
+TEST_P(TqAdversaryTest, ZerosAndOneHotAndEqualVectors) {
+  const Case& c = GetParam();
+  Prepare(c);
+  uint32_t dim = layout_.layers[0].key_dim();
+  for (int kind = 0; kind < 4; ++kind) {
+    SCOPED_TRACE(kind);
+    FillRandom(layout_, 3, c.scale, &tensors_);
+    ForEachHead([&](uint32_t l, uint32_t s, uint32_t h, uint32_t) {
+      for (uint32_t t = 0; t < kBlockTokens; ++t) {
+        if (kind == 3 && t % 3 != 0) continue;  // a zero vector here and there
+        for (uint32_t i = 0; i < dim; ++i) {
+          float x = kind == 1 ? (i == (t * 7 + h) % dim ? 5.0f : 0.0f) : kind == 2 ? 1.5f + static_cast<float>(i % 3) : 0.0f;
+          Put(&tensors_, l, s, t, h, i, x);
+        }
+      }
+    });
+    std::vector<uint8_t> host = EncodeOnHost(1);
+    auto device = EncodeOnDevice(1);
+    ASSERT_TRUE(device.ok()) << device.status();
+    int levels = shape_.map(false).levels();
+    BlockTensors a = DecodeOnHost(1, levels, host, {DType::kF32}), b = DecodeOnHost(1, levels, *device, {DType::kF32});
+    BlockTensors d = DecodeOnDevice(1, levels, *device, {DType::kF32});
+    ForEachHead([&](uint32_t l, uint32_t s, uint32_t h, uint32_t n) {
+      auto [host_miss, square] = Distance(tensors_, a, l, s, h, n);
+      double device_miss = Distance(tensors_, b, l, s, h, n).first, twin = Distance(b, d, l, s, h, n).first;
+      EXPECT_LE(device_miss, 1.01 * host_miss + 1e-5 * square) << "layer " << l << " stream " << s;
+      EXPECT_LE(twin, 4e-6 * square);
+    });
+  }
+}
+
+TEST_P(TqAdversaryTest, NamesTheVectorThatIsNotFinite) {
+  const Case& c = GetParam();
+  Prepare(c);
+  uint32_t last = static_cast<uint32_t>(layout_.layers.size()) - 1;
+  struct Place {
+    uint32_t stream, head, token, index;
+    float value;
+  };
+  for (const Place& p : {Place{0, 1, 17, 1, NAN}, {1, 1, 63, 1, INFINITY}, {1, 0, 5, 0, NAN}, {0, 0, 2, 0, NAN}, {1, 1, 3, 0, -INFINITY}}) {
+    FillRandom(layout_, 5, 1, &tensors_);
+    Put(&tensors_, last, p.stream, p.token, p.head, 9, p.value);
+    auto device = EncodeOnDevice(p.index);
+    ASSERT_TRUE(absl::IsInvalidArgument(device.status())) << device.status();
+    std::string want = "layer " + std::to_string(last) + ", head " + std::to_string(p.head) + ", token " + std::to_string(p.token) +
+                       (p.stream == 0 ? ": K" : ": V");
+    EXPECT_NE(device.status().message().find(want), absl::string_view::npos) << device.status();
+  }
+}
+
+std::vector<Case> AdversaryCases() {
+  std::vector<Case> cases;
+  for (uint32_t dim : {64, 80, 96, 128, 192, 256}) {
+    cases.push_back({"d" + std::to_string(dim) + "_fast", {Plain(2, dim), Plain(2, dim)}, "tq:k4v4", {}, 1, true});
+    cases.push_back({"d" + std::to_string(dim) + "_any", {Plain(2, dim)}, "tq:k5v6", {DType::kF32}, 1, false});
+  }
+  return cases;
+}
+INSTANTIATE_TEST_SUITE_P(Shapes, TqAdversaryTest, ::testing::ValuesIn(AdversaryCases()), [](const auto& info) { return info.param.name; });
+
+TEST(TqBatchTest, RefusesWhatDoesNotFit) {
+  if (!CurrentDevice().ok()) GTEST_SKIP();
+  std::vector<uint32_t> dims{128}, odd{120};
+  EXPECT_TRUE(absl::IsInvalidArgument(TqCodec::Create(1, odd).status()));
+  auto codec = *TqCodec::Create(1, dims);
+  TqBatch batch = *TqBatch::Create(codec, TqBatch::Direction::kDecode, {1, 8, 0});
+  ShapedTask task;
+  task.dim = 64;
+  task.heads = 8;
+  EXPECT_TRUE(absl::IsInvalidArgument(batch.Set({&task, 1}, {}, 0)));
+  task.dim = 128;
+  task.task.bits = 9;
+  EXPECT_TRUE(absl::IsInvalidArgument(batch.Set({&task, 1}, {}, 0)));
+  std::vector<ShapedTask> many(2, task);
+  EXPECT_TRUE(absl::IsResourceExhausted(batch.Set(many, {}, 0)));
+}
+
+}  // namespace
+}  // namespace quire::cuda
