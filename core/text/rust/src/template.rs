@@ -14,8 +14,8 @@ use crate::failure::Failure;
 use crate::json::{dumps, Style};
 
 const NAME: &str = "chat_template";
-/// Instructions, and 64-byte units of data, that one rendering may spend: ten times what real templates take for 8 MiB of messages, and
-/// a bound of a second or so and 320 MiB on hostile ones.
+/// Instructions, and 64-byte units of data, that one rendering may spend: several times what real templates take for 8 MiB of messages,
+/// and a bound of a second or so and 320 MiB on hostile ones.
 const FUEL: u64 = 5_000_000;
 /// Names that `render` sets itself, so `variables` may not.
 const RESERVED: [&str; 2] = ["messages", "add_generation_prompt"];
