@@ -4,16 +4,22 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <optional>
 #include <utility>
 
-#include "core/base/float16.h"
 #include "core/base/status_macros.h"
 #include "services/worker/engine/parallel.h"
 
 namespace quire::worker {
 namespace {
 
-constexpr size_t kTilePages = 32;  // bounds the scratch: 2 × KV heads × 2048 × d floats
+constexpr int64_t kRotatedRows = 2048;  // of a tile: bounds the scratch to 2 × KV heads × 2048 × d floats
+constexpr int64_t kSpanRows = 512;      // see the header
+constexpr int64_t kQueryRows = 32;      // query rows come in multiples of this, so that no product has a remainder of a few rows
+static_assert(kSpanRows % kBlockTokens == 0);
+
+int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 // Σ over tiles of exp(lse_t − lse)·out_t, with the tiles of rotated values kept apart until the end.
 class Accumulator {
@@ -43,10 +49,6 @@ class Accumulator {
   at::Tensor plain_, rotated_, lse_;
 };
 
-void Widen(const uint16_t* from, size_t n, float* to) {
-  for (size_t i = 0; i < n; ++i) to[i] = FromBf16(from[i]);
-}
-
 }  // namespace
 
 PageAttention::PageAttention(std::shared_ptr<const BlockCodec> codec, uint32_t query_heads)
@@ -64,57 +66,50 @@ PageAttention::PageAttention(std::shared_ptr<const BlockCodec> codec, uint32_t q
   v_scratch_ = at::empty({0}, at::kFloat);
 }
 
-std::vector<PageAttention::Tile> PageAttention::Plan(const KvSequence& kv, uint32_t layer) {
-  const uint32_t start = kv.length(), end = kv.reserved_end();
-  std::vector<Tile> tiles;
-  Tile raw(Kind::kRaw), own(Kind::kOwn), rotated(Kind::kRotated), plain(Kind::kPlain);
-  auto flush = [&](Tile& tile) {
-    if (tile.rows > 0) tiles.push_back(tile);
-    tile = Tile(tile.kind);
-  };
-  auto add = [&](Tile& tile, Span run) {
-    tile.runs.push_back(run);
-    tile.rows += run.count;
-    if (tile.runs.size() == kTilePages && tile.kind != Kind::kOwn) flush(tile);
-  };
-  std::span<const KvPage> pages = kv.pages();
-  for (uint32_t p = 0; p < pages.size(); ++p) {
-    const uint32_t first = p * kBlockTokens, last = std::min(first + kBlockTokens, end);
-    if (pages[p].raw != nullptr) {
-      const uint32_t split = std::clamp(start, first, last);  // before it history, from it on the queries' own tokens
-      if (split > first) add(raw, {p, 0, split - first});
-      if (last > split) add(end - start == 1 ? raw : own, {p, split - first, last - split});  // one token needs no causal mask
-      continue;
-    }
-    Tile& tile = pages[p].codes->header().codecs[layer].codec == CodecId::kTq ? rotated : plain;
-    if (p == 0) {
-      tile.skip = kMaxSinkTokens;
-      raw.sinks = true;
-      raw.rows = kMaxSinkTokens;
-    }
-    add(tile, {p, 0, kBlockTokens});
+void PageAttention::Tile::Add(uint32_t page, uint32_t count) {
+  const int64_t position = int64_t{page} * kBlockTokens;
+  if (spans.empty()) {
+    aligned = position % kSpanRows == 0 && !sinks;
+  } else if (aligned) {
+    aligned = position == int64_t{spans.front().page} * kBlockTokens + rows;
   }
-  for (Tile* tile : {&rotated, &plain, &raw, &own}) flush(*tile);
-  return tiles;
+  spans.push_back({page, count, rows});
+  rows += count;
 }
 
-void PageAttention::FillRaw(const KvSequence& kv, uint32_t layer, const Tile& tile, uint32_t head, float* k, float* v) const {
-  const size_t d = static_cast<size_t>(dim_);
-  if (tile.sinks) {
-    const size_t n = kMaxSinkTokens * d;
-    Widen(kv.SinkK(layer).data() + head * n, n, k);
-    Widen(kv.SinkV(layer).data() + head * n, n, v);
-    k += n;
-    v += n;
+// The last tile is a direct one and ends with the queries' own tokens.
+std::vector<PageAttention::Tile> PageAttention::Plan(const KvSequence& kv, uint32_t layer) {
+  std::vector<Tile> tiles;
+  Tile rotated{}, direct{};
+  rotated.rotated = true;
+  auto flush = [&](Tile& tile) {
+    tiles.push_back(tile);
+    tile = Tile{};
+    tile.rotated = tiles.back().rotated;
+  };
+  const std::span<const KvPage> pages = kv.pages();
+  for (uint32_t p = 0; p < pages.size(); ++p) {
+    const uint32_t first = p * kBlockTokens;
+    // Direct rows that don't make whole spans (the raw window behind rotated codes) stay together.
+    const bool whole = (direct.aligned && direct.rows == kSpanRows) || direct.rows >= 2 * kSpanRows;
+    if (first % kSpanRows == 0 && first <= kv.length() && whole) flush(direct);
+    const KvPage& page = pages[p];
+    if (page.raw != nullptr) {
+      direct.Add(p, std::min(kBlockTokens, kv.reserved_end() - first));
+    } else if (page.codes->header().codecs[layer].codec != CodecId::kTq) {
+      direct.Add(p, kBlockTokens);
+    } else {
+      if (p == 0) {
+        rotated.skip = direct.rows = kMaxSinkTokens;
+        direct.sinks = true;
+      }
+      rotated.Add(p, kBlockTokens);
+      if (rotated.rows == kRotatedRows) flush(rotated);
+    }
   }
-  for (const Span& run : tile.runs) {
-    const RawBlock& raw = *kv.pages()[run.page].raw;
-    const size_t from = kv.RunOffset(layer, head) + run.first * d, n = run.count * d;
-    Widen(raw.k.data() + from, n, k);
-    Widen(raw.v.data() + from, n, v);
-    k += n;
-    v += n;
-  }
+  if (rotated.rows > 0) flush(rotated);
+  flush(direct);
+  return tiles;
 }
 
 // The block's mean is added to each rotated key here: one addition an element, cheaper than a product a query and block once a chunk
@@ -130,62 +125,82 @@ absl::Status PageAttention::FillRotated(const BlockReader& codes, uint32_t layer
   return absl::OkStatus();
 }
 
-absl::Status PageAttention::Fill(const KvSequence& kv, uint32_t layer, const Tile& tile, float* k, float* v) const {
-  const int64_t head_stride = tile.rows * dim_, runs = static_cast<int64_t>(tile.runs.size());
-  if (tile.kind == Kind::kRaw || tile.kind == Kind::kOwn) {
-    ParallelFor(kv_heads_, [&](int64_t head) {
-      FillRaw(kv, layer, tile, static_cast<uint32_t>(head), k + head * head_stride, v + head * head_stride);
-    });
-    return absl::OkStatus();
+absl::Status PageAttention::FillDirect(const KvSequence& kv, uint32_t layer, const Span& span, int64_t rows, float* k,
+                                       float* v) const {
+  const KvPage& page = kv.pages()[span.page];
+  if (page.raw == nullptr) {
+    const MutableLayerView out{.key = {k, DType::kF32, dim_, rows * dim_}, .value = {v, DType::kF32, dim_, rows * dim_}};
+    return page.codes->DecodeLayer(layer, page.codes->levels(), out);
   }
-  const bool rotated = tile.kind == Kind::kRotated;
-  std::vector<absl::Status> statuses(static_cast<size_t>(rotated ? runs * kv_heads_ : runs));
+  for (int64_t head = 0; head < kv_heads_; ++head) {
+    kv.LoadRaw(page, layer, static_cast<uint32_t>(head), 0, span.count, k + head * rows * dim_, v + head * rows * dim_);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PageAttention::Fill(const KvSequence& kv, uint32_t layer, const Tile& tile, int64_t rows, float* k, float* v) const {
+  const int64_t head_stride = rows * dim_, spans = static_cast<int64_t>(tile.spans.size());
+  for (int64_t head = 0; head < kv_heads_; ++head) {
+    if (tile.sinks) kv.LoadSinks(layer, static_cast<uint32_t>(head), k + head * head_stride, v + head * head_stride);
+    std::fill(k + head * head_stride + tile.rows * dim_, k + (head + 1) * head_stride, 0.0f);
+    std::fill(v + head * head_stride + tile.rows * dim_, v + (head + 1) * head_stride, 0.0f);
+  }
+  std::vector<absl::Status> statuses(static_cast<size_t>(tile.rotated ? spans * kv_heads_ : spans));
   ParallelFor(static_cast<int64_t>(statuses.size()), [&](int64_t i) {
-    const int64_t run = i % runs, head = i / runs;
-    const BlockReader& codes = *kv.pages()[tile.runs[static_cast<size_t>(run)].page].codes;
-    const int64_t at = head * head_stride + run * kBlockTokens * dim_;
-    if (rotated) {
-      statuses[static_cast<size_t>(i)] = FillRotated(codes, layer, static_cast<uint32_t>(head), k + at, v + at);
-    } else {
-      const MutableLayerView out{.key = {k + at, DType::kF32, dim_, head_stride}, .value = {v + at, DType::kF32, dim_, head_stride}};
-      statuses[static_cast<size_t>(i)] = codes.DecodeLayer(layer, codes.levels(), out);
-    }
+    const Span& span = tile.spans[static_cast<size_t>(i % spans)];
+    const int64_t head = i / spans, at = head * head_stride + span.row * dim_;
+    statuses[static_cast<size_t>(i)] =
+        tile.rotated ? FillRotated(*kv.pages()[span.page].codes, layer, static_cast<uint32_t>(head), k + at, v + at)
+                     : FillDirect(kv, layer, span, rows, k + at, v + at);
   });
   for (const absl::Status& status : statuses) QUIRE_RETURN_IF_ERROR(status);
   return absl::OkStatus();
 }
 
+const at::Tensor& PageAttention::Mask(int64_t n, int64_t query_rows, int64_t real_rows, int64_t rows) {
+  const std::array<int64_t, 3> key{n, real_rows, rows};
+  if (mask_.defined() && mask_key_ == key) return mask_;
+  mask_ = at::zeros({1, 1, query_rows, rows}, at::kFloat);
+  float* row = mask_.data_ptr<float>();
+  for (int64_t r = 0; r < query_rows; ++r, row += rows) {
+    std::fill(row + real_rows - n + r % n + 1, row + rows, -std::numeric_limits<float>::infinity());
+  }
+  mask_key_ = key;
+  return mask_;
+}
+
 absl::StatusOr<at::Tensor> PageAttention::Run(const KvSequence& kv, uint32_t layer, const at::Tensor& q) {
-  const int64_t n = q.size(0), group = query_heads_ / kv_heads_;
+  const int64_t n = q.size(0), group_rows = query_heads_ / kv_heads_ * n;
+  const int64_t query_rows = n == 1 ? group_rows : RoundUp(group_rows, kQueryRows);
   const double scale = 1.0 / std::sqrt(static_cast<double>(dim_));
-  // [1, KV heads, group · n, d]: the queries of a group stand below each other and share one pass over their KV head.
-  const at::Tensor plain = q.view({n, query_heads_, dim_}).transpose(0, 1).contiguous().view({1, kv_heads_, group * n, dim_});
+  // [1, KV heads, group · n and padding, d]: the queries of a group stand below each other and share one pass over their KV head.
+  at::Tensor plain = q.view({n, query_heads_, dim_}).transpose(0, 1).reshape({1, kv_heads_, group_rows, dim_});
+  if (query_rows > group_rows) plain = at::constant_pad_nd(plain, {0, 0, 0, query_rows - group_rows});
   at::Tensor rotated;
   Accumulator sum;
-  for (const Tile& tile : Plan(kv, layer)) {
-    const int64_t elements = kv_heads_ * tile.rows * dim_;
+  const std::vector<Tile> tiles = Plan(kv, layer);
+  for (const Tile& tile : tiles) {
+    const bool own = n > 1 && &tile == &tiles.back();
+    const int64_t rows = own && tile.aligned ? RoundUp(tile.rows, kSpanRows) : tile.rows;
+    const int64_t elements = kv_heads_ * rows * dim_;
     if (k_scratch_.numel() < elements) {
       k_scratch_ = at::empty({elements}, at::kFloat);
       v_scratch_ = at::empty({elements}, at::kFloat);
     }
-    QUIRE_RETURN_IF_ERROR(Fill(kv, layer, tile, k_scratch_.data_ptr<float>(), v_scratch_.data_ptr<float>()));
-    const int64_t seen = tile.rows - tile.skip;
-    const std::vector<int64_t> shape{1, kv_heads_, tile.rows, dim_};
-    at::Tensor k = k_scratch_.narrow(0, 0, elements).view(shape).narrow(2, tile.skip, seen);
-    at::Tensor v = v_scratch_.narrow(0, 0, elements).view(shape).narrow(2, tile.skip, seen);
-    const bool is_rotated = tile.kind == Kind::kRotated, causal = tile.kind == Kind::kOwn;
-    if (is_rotated && !rotated.defined()) rotated = at::matmul(plain, rotation_.t());
-    at::Tensor queries = is_rotated ? rotated : plain;
-    if (causal) {  // the kernel's causal mask wants each query head by itself
-      queries = queries.view({1, query_heads_, n, dim_});
-      k = k.repeat_interleave(group, 1);
-      v = v.repeat_interleave(group, 1);
-    }
-    auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(queries, k, v, 0.0, causal, {}, scale);
-    sum.Add(is_rotated, out.reshape({kv_heads_, group * n, dim_}), lse.reshape({kv_heads_, group * n}));
+    QUIRE_RETURN_IF_ERROR(Fill(kv, layer, tile, rows, k_scratch_.data_ptr<float>(), v_scratch_.data_ptr<float>()));
+    auto seen = [&](const at::Tensor& scratch) {
+      return scratch.narrow(0, 0, elements).view({1, kv_heads_, rows, dim_}).narrow(2, tile.skip, rows - tile.skip);
+    };
+    if (tile.rotated && !rotated.defined()) rotated = at::matmul(plain, rotation_.t());
+    std::optional<at::Tensor> mask;
+    if (own) mask = Mask(n, query_rows, tile.rows, rows);
+    auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(tile.rotated ? rotated : plain, seen(k_scratch_),
+                                                                      seen(v_scratch_), 0.0, /*is_causal=*/false, mask, scale);
+    sum.Add(tile.rotated, out.reshape({kv_heads_, query_rows, dim_}), lse.reshape({kv_heads_, query_rows}));
   }
-  // [KV heads, group, n, d] → [n, query heads · d]
-  return sum.Finish(rotation_).view({query_heads_, n, dim_}).transpose(0, 1).reshape({n, query_heads_ * dim_});
+  // [KV heads, group · n, d] → [n, query heads · d]
+  const at::Tensor out = sum.Finish(rotation_).narrow(1, 0, group_rows).reshape({query_heads_, n, dim_});
+  return out.transpose(0, 1).reshape({n, query_heads_ * dim_});
 }
 
 }  // namespace quire::worker

@@ -3,10 +3,15 @@
 // History that is held as `tq` codes is never rebuilt: with y = R·k a score is q·k = (R·q)·y, so the queries are rotated once, and
 // Σ p·v = Rᵀ·Σ p·(R·v), so the sum over rotated values is rotated back once. Pages are decoded in tiles into one scratch, each page once
 // a call; tiles are merged by their log-sum-exp, which makes them one softmax.
+//
+// Pages that need no rotation (raw ones, and codes of codec `raw`) are tiled at multiples of 512 positions and padded to that with masked
+// rows, so that a query's sums run in an order that depends on its position only. Hence with codec `raw` a restored prefix gives the
+// very bits of a recomputed one, in whatever pieces either was computed (of two or more tokens).
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -27,34 +32,35 @@ class PageAttention {
   absl::StatusOr<at::Tensor> Run(const KvSequence& kv, uint32_t layer, const at::Tensor& q);
 
  private:
-  enum class Kind {
-    kRaw,      // raw tokens
-    kOwn,      // the queries' own tokens, raw, causal
-    kRotated,  // tq codes
-    kPlain,    // codes of a codec that does not rotate
-  };
-  struct Span {  // tokens [first, first + count) of a page
-    uint32_t page, first, count;
+  struct Span {  // tokens [0, count) of a page, at this row of the tile
+    uint32_t page, count;
+    int64_t row;
   };
   struct Tile {
-    explicit Tile(Kind kind) : kind(kind) {}
-    Kind kind;
-    bool sinks = false;  // raw: the sequence's sinks come first
-    int64_t skip = 0;    // coded: rows at its start that attention must not see (block 0's sink slots)
+    bool rotated = false;  // tq codes, as they are; else keys and values in the model's own basis
+    bool sinks = false;    // the sequence's raw sinks come first
+    bool aligned = false;  // row 0 is a position divisible by 512 and rows are consecutive positions
+    int64_t skip = 0;      // rows at the start that must not be seen (block 0's sink slots among rotated codes)
     int64_t rows = 0;
-    std::vector<Span> runs;
+    std::vector<Span> spans;
+    void Add(uint32_t page, uint32_t count);
   };
 
   static std::vector<Tile> Plan(const KvSequence& kv, uint32_t layer);
-  // Fills [KV heads, rows, d] scratch with the tile's keys and values.
-  absl::Status Fill(const KvSequence& kv, uint32_t layer, const Tile& tile, float* k, float* v) const;
-  void FillRaw(const KvSequence& kv, uint32_t layer, const Tile& tile, uint32_t head, float* k, float* v) const;
+  // Fills k and v [KV heads, rows, d], of which the tile may fill fewer; the rest becomes zero.
+  absl::Status Fill(const KvSequence& kv, uint32_t layer, const Tile& tile, int64_t rows, float* k, float* v) const;
   absl::Status FillRotated(const BlockReader& codes, uint32_t layer, uint32_t head, float* k, float* v) const;
+  absl::Status FillDirect(const KvSequence& kv, uint32_t layer, const Span& span, int64_t rows, float* k, float* v) const;
+  // [1, 1, query_rows, rows]: 0 where query row r (query r % n of a group) sees tile row c, else −infinity. The tile's last n real rows
+  // are the queries' own tokens.
+  const at::Tensor& Mask(int64_t n, int64_t query_rows, int64_t real_rows, int64_t rows);
 
   const std::shared_ptr<const BlockCodec> codec_;
   const int64_t query_heads_, kv_heads_, dim_;
   at::Tensor rotation_;               // R [d, d]: a row x becomes x·Rᵀ, and y goes back as y·R
   at::Tensor k_scratch_, v_scratch_;  // as long as the largest tile so far
+  at::Tensor mask_;                   // the last one: the same for all layers of a chunk
+  std::array<int64_t, 3> mask_key_{};
 };
 
 }  // namespace quire::worker

@@ -33,7 +33,7 @@ class TorchEngine final : public Engine {
   std::shared_ptr<const ChatTemplate> chat_template() const override { return loaded_.chat_template; }
 
   std::unique_ptr<Sequence> NewSequence(const Digest& root) override {
-    return loaded_.NewSequence(root, spec_, KvSequence::Retention::kWindow);
+    return loaded_.NewSequence(root, spec_, KvSequence::Mode::kServing);
   }
 
   absl::StatusOr<std::vector<float>> Forward(Sequence& sequence, std::span<const uint32_t> tokens) override {

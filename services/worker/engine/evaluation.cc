@@ -24,14 +24,14 @@ class TorchEvaluator final : public Evaluator {
   const ModelInfo& info() const override { return loaded_.info; }
   const Layout& layout() const override { return loaded_.codec->layout(); }
   std::shared_ptr<const Tokenizer> tokenizer() const override { return loaded_.tokenizer; }
-  absl::Status ForEachPosition(std::span<const uint32_t> tokens,
+  absl::Status ForEachPosition(std::span<const uint32_t> tokens, const std::optional<CodecSpec>& codec,
                                absl::FunctionRef<void(size_t, std::span<const float>)> visit) override;
   absl::Status SetText(std::span<const uint32_t> tokens, uint32_t prefix, uint32_t score) override;
   absl::StatusOr<TextFidelity> Measure(const CodecSpec& spec, int levels) override;
 
  private:
   std::unique_ptr<KvSequence> NewSequence() const {
-    return loaded_.NewSequence(root_, CodecSpec(), KvSequence::Retention::kAllRaw);
+    return loaded_.NewSequence(root_, CodecSpec(), KvSequence::Mode::kEvaluation);
   }
   std::span<const uint32_t> Prefix() const { return std::span(tokens_).first(prefix_); }
   std::span<const uint32_t> Scored() const { return std::span(tokens_).subspan(prefix_, score_); }
@@ -59,9 +59,10 @@ absl::StatusOr<at::Tensor> TorchEvaluator::Hidden(KvSequence& kv, std::span<cons
   return all;
 }
 
-absl::Status TorchEvaluator::ForEachPosition(std::span<const uint32_t> tokens,
+absl::Status TorchEvaluator::ForEachPosition(std::span<const uint32_t> tokens, const std::optional<CodecSpec>& codec,
                                              absl::FunctionRef<void(size_t, std::span<const float>)> visit) {
-  std::unique_ptr<KvSequence> kv = NewSequence();
+  std::unique_ptr<KvSequence> kv =
+      codec.has_value() ? loaded_.NewSequence(root_, *codec, KvSequence::Mode::kServing) : NewSequence();
   size_t position = 0;
   return loaded_.Run(*kv, tokens, [&](const at::Tensor& hidden) {
     for (const at::Tensor& strip : hidden.split(kStrip)) {

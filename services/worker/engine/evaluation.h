@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -34,11 +35,12 @@ class Evaluator {
   virtual const Layout& layout() const = 0;
   virtual std::shared_ptr<const Tokenizer> tokenizer() const = 0;
 
-  // Runs tokens on uncoded KV; visit(position, logits [vocabulary]) for each, in order.
-  virtual absl::Status ForEachPosition(std::span<const uint32_t> tokens,
+  // Runs tokens; visit(position, logits [vocabulary]) for each, in order. With a codec as the engine serves it (KV rounded to the
+  // layout's dtype, blocks coded behind the window), else on fp32 KV.
+  virtual absl::Status ForEachPosition(std::span<const uint32_t> tokens, const std::optional<CodecSpec>& codec,
                                        absl::FunctionRef<void(size_t, std::span<const float>)> visit) = 0;
 
-  // Takes a text: runs its first `prefix` tokens and the `score` after them on uncoded KV and keeps what Measure compares with.
+  // Takes a text: runs its first `prefix` tokens and the `score` after them on uncoded fp32 KV and keeps what Measure compares with.
   // `tokens` may hold one more, which only the last scored position's likelihood uses. INVALID_ARGUMENT unless prefix is a multiple of
   // 64 above 0, score above 0, and 0 or 1 tokens are left over.
   virtual absl::Status SetText(std::span<const uint32_t> tokens, uint32_t prefix, uint32_t score) = 0;

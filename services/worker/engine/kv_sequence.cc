@@ -1,6 +1,7 @@
 #include "services/worker/engine/kv_sequence.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,14 +10,40 @@
 #include "services/worker/engine/parallel.h"
 
 namespace quire::worker {
+namespace {
 
-KvSequence::KvSequence(std::shared_ptr<const BlockCodec> codec, CodecSpec spec, const Digest& root, Limits limits,
-                       Retention retention)
+// Whole runs of elements, with the dtype decided outside the loop so that it vectorises.
+void Store(DType dtype, const float* from, size_t n, uint8_t* to) {
+  if (dtype == DType::kF32) {
+    std::memcpy(to, from, n * sizeof(float));
+  } else if (dtype == DType::kBf16) {
+    auto* bits = reinterpret_cast<uint16_t*>(to);
+    for (size_t i = 0; i < n; ++i) bits[i] = ToBf16(from[i]);
+  } else {
+    for (size_t i = 0; i < n; ++i) StoreElement(dtype, to, i, from[i]);
+  }
+}
+
+void Load(DType dtype, const uint8_t* from, size_t n, float* to) {
+  if (dtype == DType::kF32) {
+    std::memcpy(to, from, n * sizeof(float));
+  } else if (dtype == DType::kBf16) {
+    const auto* bits = reinterpret_cast<const uint16_t*>(from);
+    for (size_t i = 0; i < n; ++i) to[i] = FromBf16(bits[i]);
+  } else {
+    for (size_t i = 0; i < n; ++i) to[i] = LoadElement(dtype, from, i);
+  }
+}
+
+}  // namespace
+
+KvSequence::KvSequence(std::shared_ptr<const BlockCodec> codec, CodecSpec spec, const Digest& root, Limits limits, Mode mode)
     : codec_(std::move(codec)),
       spec_(std::move(spec)),
       root_(root),
       limits_(limits),
-      retention_(retention),
+      mode_(mode),
+      dtype_(mode == Mode::kServing ? codec_->layout().dtype : DType::kF32),
       layers_(codec_->part().layers()),
       heads_(codec_->part().heads()),
       dim_(codec_->layout().layers.front().streams.front().dim) {}
@@ -57,15 +84,15 @@ absl::Status KvSequence::Restore(std::span<const uint32_t> tokens, std::shared_p
   const BlockIdentity identity = NextIdentity(tokens);
   absl::StatusOr<BlockReader> reader = BlockReader::Open(codec_, identity, *object);
   absl::Status status = reader.ok() ? reader->Verify() : reader.status();
-  std::vector<uint16_t> sink_k, sink_v;
-  if (status.ok() && identity.index == 0) status = SinksFromCodes(*reader, &sink_k, &sink_v);
+  absl::StatusOr<Sinks> sinks;
+  if (status.ok() && identity.index == 0) {
+    sinks = SinksOf(*reader);
+    status = sinks.status();
+  }
   if (!status.ok()) {
     return absl::DataLossError(absl::StrCat("block ", identity.index, " not restored: ", std::string(status.message())));
   }
-  if (identity.index == 0) {
-    sink_k_ = std::move(sink_k);
-    sink_v_ = std::move(sink_v);
-  }
+  if (identity.index == 0) sinks_ = *std::move(sinks);
   KvPage page;
   page.codes = *std::move(reader);
   pages_.push_back(std::move(page));
@@ -77,12 +104,12 @@ absl::Status KvSequence::Restore(std::span<const uint32_t> tokens, std::shared_p
 }
 
 uint64_t KvSequence::kv_bytes() const {
-  uint64_t bytes = (sink_k_.size() + sink_v_.size()) * sizeof(uint16_t);
+  uint64_t bytes = (sinks_.k.size() + sinks_.v.size()) * sizeof(float);
   for (const SealedBlock& block : sealed_) {
     if (block.object != nullptr) bytes += block.object->size();
   }
   for (const KvPage& page : pages_) {
-    if (page.raw != nullptr) bytes += (page.raw->k.size() + page.raw->v.size()) * sizeof(uint16_t);
+    if (page.raw != nullptr) bytes += page.raw->k.size() + page.raw->v.size();
   }
   return bytes;
 }
@@ -90,20 +117,40 @@ uint64_t KvSequence::kv_bytes() const {
 absl::Status KvSequence::Reserve(std::span<const uint32_t> tokens) {
   QUIRE_RETURN_IF_ERROR(CheckTokens(tokens));
   pending_.insert(pending_.end(), tokens.begin(), tokens.end());
-  const size_t elements = RunOffset(layers_, 0);
+  const size_t bytes = RunOffset(layers_, 0) * SizeOf(dtype_);
   while (pages_.size() * kBlockTokens < reserved_end()) {
     KvPage page;
     page.raw = std::make_unique<RawBlock>();
-    page.raw->k.resize(elements);
-    page.raw->v.resize(elements);
+    page.raw->k.resize(bytes);
+    page.raw->v.resize(bytes);
     pages_.push_back(std::move(page));
   }
   return absl::OkStatus();
 }
 
+void KvSequence::StoreKv(uint32_t layer, uint32_t head, uint32_t position, const float* k, const float* v) {
+  RawBlock& raw = *pages_[position / kBlockTokens].raw;
+  const size_t at = RunOffset(layer, head) + size_t{position % kBlockTokens} * dim_;
+  Store(dtype_, k, dim_, raw.k.data() + at * SizeOf(dtype_));
+  Store(dtype_, v, dim_, raw.v.data() + at * SizeOf(dtype_));
+}
+
+void KvSequence::LoadRaw(const KvPage& page, uint32_t layer, uint32_t head, uint32_t first, uint32_t count, float* k,
+                         float* v) const {
+  const size_t at = (RunOffset(layer, head) + size_t{first} * dim_) * SizeOf(dtype_), n = size_t{count} * dim_;
+  Load(dtype_, page.raw->k.data() + at, n, k);
+  Load(dtype_, page.raw->v.data() + at, n, v);
+}
+
+void KvSequence::LoadSinks(uint32_t layer, uint32_t head, float* k, float* v) const {
+  const size_t n = size_t{kMaxSinkTokens} * dim_;
+  std::copy_n(sinks_.k.data() + SinkOffset(layer, head), n, k);
+  std::copy_n(sinks_.v.data() + SinkOffset(layer, head), n, v);
+}
+
 absl::Status KvSequence::Commit() {
   length_ = reserved_end();
-  if (retention_ == Retention::kAllRaw) return absl::OkStatus();
+  if (mode_ == Mode::kEvaluation) return absl::OkStatus();
   QUIRE_RETURN_IF_ERROR(Seal());
   DropOldRaw();
   return absl::OkStatus();
@@ -116,8 +163,8 @@ absl::Status KvSequence::EncodeBlock(uint32_t index, const BlockIdentity& identi
   std::vector<LayerView> views(layers_);
   for (uint32_t layer = 0; layer < layers_; ++layer) {
     const ptrdiff_t token_stride = dim_, head_stride = static_cast<ptrdiff_t>(kBlockTokens) * dim_;
-    views[layer].key = {raw->k.data() + RunOffset(layer, 0), DType::kBf16, token_stride, head_stride};
-    views[layer].value = {raw->v.data() + RunOffset(layer, 0), DType::kBf16, token_stride, head_stride};
+    views[layer].key = {raw->k.data() + RunOffset(layer, 0) * SizeOf(dtype_), dtype_, token_stride, head_stride};
+    views[layer].value = {raw->v.data() + RunOffset(layer, 0) * SizeOf(dtype_), dtype_, token_stride, head_stride};
   }
   return codec_->Encode(spec, identity, views, object);
 }
@@ -158,42 +205,40 @@ void KvSequence::DropOldRaw() {
   for (; (next_drop_ + 1) * kBlockTokens + kRawWindow <= length_; ++next_drop_) {
     KvPage& page = pages_[next_drop_];
     if (page.raw == nullptr || !page.codes.has_value()) continue;
-    if (next_drop_ == 0) SinksFromRaw(*page.raw);
+    if (next_drop_ == 0) sinks_ = SinksOf(page);
     page.raw.reset();
   }
 }
 
-void KvSequence::SinksFromRaw(const RawBlock& raw) {
-  const size_t sinks = static_cast<size_t>(kMaxSinkTokens) * dim_;
-  sink_k_.resize(layers_ * heads_ * sinks);
-  sink_v_.resize(layers_ * heads_ * sinks);
-  for (size_t run = 0; run < static_cast<size_t>(layers_) * heads_; ++run) {
-    const size_t from = run * kBlockTokens * dim_;
-    std::copy_n(raw.k.begin() + static_cast<ptrdiff_t>(from), sinks, sink_k_.begin() + static_cast<ptrdiff_t>(run * sinks));
-    std::copy_n(raw.v.begin() + static_cast<ptrdiff_t>(from), sinks, sink_v_.begin() + static_cast<ptrdiff_t>(run * sinks));
+KvSequence::Sinks KvSequence::SinksOf(const KvPage& page) const {
+  Sinks sinks;
+  sinks.k.resize(SinkOffset(layers_, 0));
+  sinks.v.resize(SinkOffset(layers_, 0));
+  for (uint32_t layer = 0; layer < layers_; ++layer) {
+    for (uint32_t head = 0; head < heads_; ++head) {
+      const size_t at = SinkOffset(layer, head);
+      LoadRaw(page, layer, head, 0, kMaxSinkTokens, sinks.k.data() + at, sinks.v.data() + at);
+    }
   }
+  return sinks;
 }
 
-absl::Status KvSequence::SinksFromCodes(const BlockReader& reader, std::vector<uint16_t>* k, std::vector<uint16_t>* v) const {
+absl::StatusOr<KvSequence::Sinks> KvSequence::SinksOf(const BlockReader& reader) const {
   if (reader.header().sink_tokens != kMaxSinkTokens) {
     return absl::DataLossError(absl::StrCat("block 0 must hold ", kMaxSinkTokens, " raw sink tokens, has ",
                                             reader.header().sink_tokens));
   }
-  const size_t sinks = static_cast<size_t>(kMaxSinkTokens) * dim_;
-  k->resize(layers_ * heads_ * sinks);
-  v->resize(layers_ * heads_ * sinks);
-  std::vector<float> k_values(sinks), v_values(sinks);
+  Sinks sinks;
+  sinks.k.resize(SinkOffset(layers_, 0));
+  sinks.v.resize(SinkOffset(layers_, 0));
+  const size_t n = size_t{kMaxSinkTokens} * dim_;
   for (uint32_t layer = 0; layer < layers_; ++layer) {
     for (uint32_t head = 0; head < heads_; ++head) {
-      QUIRE_RETURN_IF_ERROR(reader.DecodeSinks(layer, head, k_values, v_values));
-      const size_t to = (static_cast<size_t>(layer) * heads_ + head) * sinks;
-      for (size_t i = 0; i < sinks; ++i) {
-        (*k)[to + i] = ToBf16(k_values[i]);
-        (*v)[to + i] = ToBf16(v_values[i]);
-      }
+      const size_t at = SinkOffset(layer, head);
+      QUIRE_RETURN_IF_ERROR(reader.DecodeSinks(layer, head, std::span(sinks.k).subspan(at, n), std::span(sinks.v).subspan(at, n)));
     }
   }
-  return absl::OkStatus();
+  return sinks;
 }
 
 }  // namespace quire::worker

@@ -23,9 +23,9 @@ namespace quire::worker {
 
 inline constexpr uint32_t kRawWindow = 128;  // a block's raw copy goes when the block lies wholly before the last 128 tokens
 
-// K and V of 64 tokens, rounded to the layout's dtype (bf16 patterns): [layer][head][token][channel].
+// K and V of 64 tokens, elements of one dtype: [layer][head][token][channel]. Unfilled tokens are zero.
 struct RawBlock {
-  std::vector<uint16_t> k, v;
+  std::vector<uint8_t> k, v;
 };
 
 // One block as attention sees it. `raw` wins where it is set; else `codes` is.
@@ -36,16 +36,16 @@ struct KvPage {
 
 class KvSequence final : public Sequence {
  public:
-  enum class Retention {
-    kWindow,  // seal blocks and drop raw copies, as a worker does
-    kAllRaw,  // never seal, never drop what was appended (evaluation): blocks() then lists restored blocks only
+  enum class Mode {
+    kServing,     // raw copies are of the layout's dtype, blocks are sealed, raw copies dropped behind the window
+    kEvaluation,  // raw copies are fp32; nothing that is appended is sealed or dropped: blocks() lists restored blocks only
   };
   struct Limits {
     uint32_t context = 0;     // tokens
     uint32_t vocabulary = 0;  // ids from here on are refused
   };
-  // The codec's layout must have equal layers {key, value} of dtype bf16, and its part must be the whole.
-  KvSequence(std::shared_ptr<const BlockCodec> codec, CodecSpec spec, const Digest& root, Limits limits, Retention retention);
+  // The codec's layout must have equal layers {key, value}, and its part must be the whole.
+  KvSequence(std::shared_ptr<const BlockCodec> codec, CodecSpec spec, const Digest& root, Limits limits, Mode mode);
 
   uint32_t length() const override { return length_; }
   std::span<const SealedBlock> blocks() const override { return sealed_; }
@@ -54,11 +54,10 @@ class KvSequence final : public Sequence {
 
   // INVALID_ARGUMENT if a token is not in the vocabulary or `tokens` more would exceed the context.
   absl::Status CheckTokens(std::span<const uint32_t> tokens) const;
-  // Appending goes in three steps: Reserve (checks as above), then K and V of every layer written to their slots, then Commit.
+  // Appending goes in three steps: Reserve (checks as above), then StoreKv for every layer, head and reserved position, then Commit.
   absl::Status Reserve(std::span<const uint32_t> tokens);
-  // Where K or V [channel] of a reserved position goes.
-  uint16_t* KSlot(uint32_t layer, uint32_t head, uint32_t position) { return Slot(&RawBlock::k, layer, head, position); }
-  uint16_t* VSlot(uint32_t layer, uint32_t head, uint32_t position) { return Slot(&RawBlock::v, layer, head, position); }
+  // Takes K (after RoPE) and V [channel] of one position, rounded to the raw copies' dtype. Different positions may go side by side.
+  void StoreKv(uint32_t layer, uint32_t head, uint32_t position, const float* k, const float* v);
   // Makes the reserved tokens part of the sequence, seals what became whole and drops raw copies that left the window.
   absl::Status Commit();
 
@@ -68,38 +67,35 @@ class KvSequence final : public Sequence {
   // Reading side. Pages cover reserved tokens too; only the last one may be partly filled.
   std::span<const KvPage> pages() const { return pages_; }
   uint32_t reserved_end() const { return pending_start_ + static_cast<uint32_t>(pending_.size()); }
-  // The first min(4, length) tokens of a sequence whose block 0 is held as codes: [head][token][channel] of one layer.
-  std::span<const uint16_t> SinkK(uint32_t layer) const { return SinkOf(sink_k_, layer); }
-  std::span<const uint16_t> SinkV(uint32_t layer) const { return SinkOf(sink_v_, layer); }
+  // K and V of tokens [first, first + count) of a page that is held raw, one layer and head: [count][channel].
+  void LoadRaw(const KvPage& page, uint32_t layer, uint32_t head, uint32_t first, uint32_t count, float* k, float* v) const;
+  // The 4 sink tokens, once block 0 is held as codes: [4][channel].
+  void LoadSinks(uint32_t layer, uint32_t head, float* k, float* v) const;
 
   uint32_t layers() const { return layers_; }
   uint32_t heads() const { return heads_; }
   uint32_t dim() const { return dim_; }
   const BlockCodec& codec() const { return *codec_; }
-  size_t RunOffset(uint32_t layer, uint32_t head) const {  // of a head's [token][channel] within a RawBlock
-    return (static_cast<size_t>(layer) * heads_ + head) * kBlockTokens * dim_;
-  }
 
  private:
-  uint16_t* Slot(std::vector<uint16_t> RawBlock::*stream, uint32_t layer, uint32_t head, uint32_t position) {
-    RawBlock& raw = *pages_[position / kBlockTokens].raw;
-    return (raw.*stream).data() + RunOffset(layer, head) + static_cast<size_t>(position % kBlockTokens) * dim_;
-  }
-  std::span<const uint16_t> SinkOf(const std::vector<uint16_t>& sinks, uint32_t layer) const {
-    const size_t run = static_cast<size_t>(heads_) * kMaxSinkTokens * dim_;
-    return std::span(sinks).subspan(layer * run, run);
-  }
+  // In elements: where a head's [token][channel] begin in a RawBlock, and a head's [4][channel] in the sinks.
+  size_t RunOffset(uint32_t layer, uint32_t head) const { return (size_t{layer} * heads_ + head) * kBlockTokens * dim_; }
+  size_t SinkOffset(uint32_t layer, uint32_t head) const { return (size_t{layer} * heads_ + head) * kMaxSinkTokens * dim_; }
   BlockIdentity NextIdentity(std::span<const uint32_t> tokens) const;
   absl::Status Seal();
-  absl::Status SinksFromCodes(const BlockReader& reader, std::vector<uint16_t>* k, std::vector<uint16_t>* v) const;
-  void SinksFromRaw(const RawBlock& raw);
+  struct Sinks {
+    std::vector<float> k, v;  // [layer][head][4][channel]; empty while block 0 is raw
+  };
+  absl::StatusOr<Sinks> SinksOf(const BlockReader& reader) const;
+  Sinks SinksOf(const KvPage& page) const;
   void DropOldRaw();
 
   const std::shared_ptr<const BlockCodec> codec_;
   const CodecSpec spec_;
   const Digest root_;
   const Limits limits_;
-  const Retention retention_;
+  const Mode mode_;
+  const DType dtype_;  // of raw copies
   uint32_t layers_, heads_, dim_;
 
   uint32_t length_ = 0;
@@ -109,7 +105,7 @@ class KvSequence final : public Sequence {
   // Tokens that no sealed block covers: first those that count in length_ already, then the reserved ones.
   std::vector<uint32_t> pending_;
   uint32_t pending_start_ = 0;  // position of pending_[0]
-  std::vector<uint16_t> sink_k_, sink_v_;  // [layer][head][4][channel], empty while block 0 is raw
+  Sinks sinks_;
 };
 
 }  // namespace quire::worker

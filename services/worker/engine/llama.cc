@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "core/base/float16.h"
 #include "core/base/status_macros.h"
 #include "services/worker/engine/attention.h"
 #include "services/worker/engine/language_model.h"
@@ -52,6 +51,8 @@ struct Turns {
   }
 };
 
+constexpr int64_t kLeastRows = 8;
+
 class Llama final : public LanguageModel {
  public:
   Llama(const LlamaConfig& config, std::shared_ptr<const BlockCodec> codec)
@@ -95,10 +96,11 @@ absl::Status Llama::Read(const GgufFile& file, const WeightsProgress& progress) 
   return loader.Read(progress);
 }
 
-// qkv [n, (heads + 2 · KV heads) · d]: turns queries and keys, puts K and V into kv, rounded, and returns the queries [n, heads, d].
+// qkv [n or more, (heads + 2 · KV heads) · d], n being what kv has reserved: turns queries and keys, puts K and V into kv, and returns
+// the queries [n, heads, d].
 at::Tensor Llama::TurnAndStore(const at::Tensor& qkv, const Turns& turns, uint32_t layer, KvSequence& kv) const {
   const uint32_t d = config_.head_dim, heads = config_.heads, kv_heads = config_.kv_heads, start = kv.length();
-  const int64_t n = qkv.size(0), width = qkv.size(1);
+  const int64_t n = kv.reserved_end() - start, width = qkv.size(1);
   at::Tensor q = at::empty({n, heads, d}, at::kFloat);
   float* const from = qkv.data_ptr<float>();
   float* const q_to = q.data_ptr<float>();
@@ -109,34 +111,34 @@ at::Tensor Llama::TurnAndStore(const at::Tensor& qkv, const Turns& turns, uint32
     std::copy_n(row, heads * d, q_to + i * heads * d);
     const float* k = row + heads * d;
     const float* v = k + kv_heads * d;
-    for (uint32_t h = 0; h < kv_heads; ++h, k += d, v += d) {
-      uint16_t* k_to = kv.KSlot(layer, h, position);
-      uint16_t* v_to = kv.VSlot(layer, h, position);
-      for (uint32_t c = 0; c < d; ++c) {
-        k_to[c] = ToBf16(k[c]);
-        v_to[c] = ToBf16(v[c]);
-      }
-    }
+    for (uint32_t h = 0; h < kv_heads; ++h) kv.StoreKv(layer, h, position, k + h * d, v + h * d);
   });
   return q;
 }
 
+// Below 8 rows the matrix library goes other ways and rounds otherwise. A few tokens at once are the end of a prompt whose beginning was
+// restored; padded they give the very bits that they would have given among the rest. One token alone is a decode step, and is one in
+// both cases.
+at::Tensor PadRows(const at::Tensor& x) {
+  const int64_t n = x.size(0);
+  return n == 1 || n >= kLeastRows ? x : at::constant_pad_nd(x, {0, 0, 0, kLeastRows - n});
+}
+
 absl::StatusOr<at::Tensor> Llama::Forward(std::span<const uint32_t> tokens, KvSequence& kv) {
-  const at::Tensor ids =
-      at::from_blob(const_cast<uint32_t*>(tokens.data()), {static_cast<int64_t>(tokens.size())}, at::kInt);  // ids are below 2^31
-  at::Tensor x = at::index_select(embedding_, 0, ids);
+  const int64_t n = static_cast<int64_t>(tokens.size()), intermediate = config_.intermediate;
+  const at::Tensor ids = at::from_blob(const_cast<uint32_t*>(tokens.data()), {n}, at::kInt);  // ids are below 2^31
   const Turns turns(kv.length(), tokens.size(), config_.rope_dims, config_.rope_base);
-  const int64_t intermediate = config_.intermediate;
+  at::Tensor x = PadRows(at::index_select(embedding_, 0, ids));
   for (uint32_t i = 0; i < config_.layers; ++i) {
     const Layer& layer = layers_[i];
     const at::Tensor q = TurnAndStore(at::linear(Norm(x, layer.attention_norm), layer.qkv), turns, i, kv);
     QUIRE_ASSIGN_OR_RETURN(const at::Tensor attended, attention_.Run(kv, i, q));
-    x.addmm_(attended, layer.attention_out.t());
+    x.addmm_(PadRows(attended), layer.attention_out.t());
     const at::Tensor gate_up = at::linear(Norm(x, layer.mlp_norm), layer.gate_up);
-    at::Tensor gate = gate_up.narrow(1, 0, intermediate);
-    x.addmm_(at::silu(gate).mul_(gate_up.narrow(1, intermediate, intermediate)), layer.down.t());
+    at::Tensor gate = at::silu(gate_up.narrow(1, 0, intermediate));
+    x.addmm_(gate.mul_(gate_up.narrow(1, intermediate, intermediate)), layer.down.t());
   }
-  return Norm(x, final_norm_);
+  return Norm(x.narrow(0, 0, n), final_norm_);
 }
 
 }  // namespace

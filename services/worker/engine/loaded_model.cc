@@ -101,9 +101,9 @@ absl::StatusOr<LoadedModel> LoadedModel::Load(const std::string& path, int threa
 }
 
 std::unique_ptr<KvSequence> LoadedModel::NewSequence(const Digest& root, const CodecSpec& spec,
-                                                     KvSequence::Retention retention) const {
+                                                     KvSequence::Mode mode) const {
   const KvSequence::Limits limits{.context = info.context, .vocabulary = info.vocabulary};
-  return std::make_unique<KvSequence>(codec, spec, root, limits, retention);
+  return std::make_unique<KvSequence>(codec, spec, root, limits, mode);
 }
 
 absl::Status LoadedModel::Run(KvSequence& kv, std::span<const uint32_t> tokens,

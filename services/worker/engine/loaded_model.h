@@ -30,7 +30,7 @@ struct LoadedModel {
   // See EngineOptions. Torch's exceptions become INTERNAL.
   static absl::StatusOr<LoadedModel> Load(const std::string& path, int threads, uint32_t max_context, const LoadProgress& progress);
 
-  std::unique_ptr<KvSequence> NewSequence(const Digest& root, const CodecSpec& spec, KvSequence::Retention retention) const;
+  std::unique_ptr<KvSequence> NewSequence(const Digest& root, const CodecSpec& spec, KvSequence::Mode mode) const;
   // Runs tokens behind what kv holds, chunk by chunk; `visit` gets each chunk's hidden states [n, hidden]. Checks all tokens first.
   absl::Status Run(KvSequence& kv, std::span<const uint32_t> tokens, absl::FunctionRef<void(const at::Tensor&)> visit) const;
 };

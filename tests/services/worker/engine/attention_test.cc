@@ -119,10 +119,10 @@ TEST(Attention, SeesRestoredBlocksOfMixedCodecsAndLevels) {
   ExpectSameAsNaive(attention, kv, writer);
 }
 
-TEST(Attention, SeesBlocksThatCouldNotBeCoded) {
+TEST(Attention, SeesLongRawHistory) {
   const auto codec = SmallCodec();
   const auto tokens = SomeTokens(600);
-  KvSequence kv = NewSequence(codec, Spec("tq:k4v4"), KvSequence::Retention::kAllRaw);
+  KvSequence kv = NewSequence(codec, Spec("tq:k4v4"), KvSequence::Mode::kEvaluation);
   Writer writer;
   writer.Append(kv, std::span(tokens).first(560));
   ASSERT_TRUE(kv.Reserve(std::span(tokens).subspan(560)).ok());

@@ -6,10 +6,10 @@
 
 Independent of the engine on purpose: weights dequantised by the `gguf` package, query and key rows put back into the order of
 the original checkpoint (halves turn together, not neighbours), tokens by the `tokenizers` package, attention with one full
-softmax in float32 over all positions. Keys (after RoPE) and values are rounded to bf16, as the layout says; a second run without
-that rounding gives the unrounded arg max.
+softmax in float32 over all positions. A second run rounds keys (after RoPE) and values to bf16, as a served sequence does; of it
+only the first token is kept, since one rounding that goes the other way changes all that follow.
 
-File, little-endian: "QGL1" · u32 n · u32 k · u32 tokens[n] · u32 unrounded_top[n] · per position: u32 ids[k], f32 logits[k],
+File, little-endian: "QGL1" · u32 n · u32 k · u32 tokens[n] · u32 rounded_top[n] · per position: u32 ids[k], f32 logits[k],
 best first.
 """
 import struct
@@ -91,12 +91,12 @@ def main():
     model = Model(sys.argv[1])
     with open(sys.argv[2], encoding="utf-8") as f:
         ids = np.array(model.tokenizer().encode(f.read()).ids[:POSITIONS], np.uint32)
-    logits = model.forward(ids, bf16)
-    unrounded = model.forward(ids, lambda x: x).argmax(-1)
-    print("rounding K and V changes the first token at", int((unrounded != logits.argmax(-1)).sum()), "of", len(ids))
+    logits = model.forward(ids, lambda x: x)
+    rounded = model.forward(ids, bf16).argmax(-1)
+    print("rounding K and V changes the first token at", int((rounded != logits.argmax(-1)).sum()), "of", len(ids))
     top = np.argsort(-logits, axis=-1, kind="stable")[:, :K]
     with open(sys.argv[3], "wb") as f:
-        f.write(b"QGL1" + struct.pack("<II", len(ids), K) + ids.tobytes() + unrounded.astype(np.uint32).tobytes())
+        f.write(b"QGL1" + struct.pack("<II", len(ids), K) + ids.tobytes() + rounded.astype(np.uint32).tobytes())
         for row, best in zip(logits, top):
             f.write(best.astype(np.uint32).tobytes() + row[best].astype(np.float32).tobytes())
 

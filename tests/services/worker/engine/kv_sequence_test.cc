@@ -57,7 +57,9 @@ TEST(KvSequence, NotANumberKeepsItsBlockRawAndOutOfTheStore) {
   Writer writer;
   ASSERT_TRUE(kv.Reserve(std::span(tokens).first(400)).ok());
   writer.Fill(kv);
-  kv.KSlot(1, 0, 70)[3] = ToBf16(std::numeric_limits<float>::quiet_NaN());
+  std::vector<float> k(kDim, 1.0f), v(kDim, 1.0f);
+  k[3] = std::numeric_limits<float>::quiet_NaN();
+  kv.StoreKv(1, 0, 70, k.data(), v.data());
   ASSERT_TRUE(kv.Commit().ok());
   writer.Append(kv, std::span(tokens).subspan(400));
   EXPECT_NE(kv.blocks()[0].object, nullptr);
@@ -78,12 +80,13 @@ TEST(KvSequence, SinksStayExact) {
     KvSequence restored = NewSequence(codec, Spec(spec));
     ASSERT_TRUE(restored.Restore(std::span(tokens).first(64), kv.blocks()[0].object).ok());
     for (const KvSequence* sequence : {&kv, &restored}) {
-      for (uint32_t layer = 0; layer < kLayers; ++layer) {
-        for (uint32_t i = 0; i < kKvHeads * kMaxSinkTokens * kDim; ++i) {
-          const uint32_t head = i / (kMaxSinkTokens * kDim), token = i / kDim % kMaxSinkTokens;
-          const size_t at = Writer::At(token, layer, head) + i % kDim;
-          ASSERT_EQ(FromBf16(sequence->SinkK(layer)[i]), writer.k[at]) << spec;
-          ASSERT_EQ(FromBf16(sequence->SinkV(layer)[i]), writer.v[at]) << spec;
+      for (uint32_t run = 0; run < kLayers * kKvHeads; ++run) {
+        std::vector<float> k(kMaxSinkTokens * kDim), v(k.size());
+        sequence->LoadSinks(run / kKvHeads, run % kKvHeads, k.data(), v.data());
+        for (uint32_t i = 0; i < k.size(); ++i) {
+          const size_t at = Writer::At(i / kDim, run / kKvHeads, run % kKvHeads) + i % kDim;
+          ASSERT_EQ(k[i], writer.k[at]) << spec;
+          ASSERT_EQ(v[i], writer.v[at]) << spec;
         }
       }
     }
@@ -156,7 +159,7 @@ TEST_F(Forged, AnotherBlockIsNotThisOne) {
   ExpectRefused(*Object(0), "the block before");
   ExpectRefused(*Object(2), "the block after");
   KvSequence other(codec_, Spec("tq:k4v4"), RootKey(codec_->fingerprint(), "another salt"), {4096, kVocabulary},
-                   KvSequence::Retention::kWindow);
+                   KvSequence::Mode::kServing);
   writer_.Append(other, tokens_);
   ExpectRefused(*other.blocks()[1].object, "another salt");
   const Layout layout = Layout::Uniform(Digest{{1}}, kLayers, kKvHeads, kDim);
@@ -192,7 +195,7 @@ TEST_F(Forged, WrongCallsAreRefusedByName) {
 
 TEST(KvSequence, ContextIsALimit) {
   const auto codec = SmallCodec();
-  KvSequence kv(codec, Spec("tq:k4v4"), Digest{}, {.context = 100, .vocabulary = kVocabulary}, KvSequence::Retention::kWindow);
+  KvSequence kv(codec, Spec("tq:k4v4"), Digest{}, {.context = 100, .vocabulary = kVocabulary}, KvSequence::Mode::kServing);
   Writer writer;
   writer.Append(kv, SomeTokens(70));
   const absl::Status status = kv.Reserve(SomeTokens(31));

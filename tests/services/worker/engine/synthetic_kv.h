@@ -39,7 +39,7 @@ inline std::vector<uint32_t> SomeTokens(size_t n) {
   return tokens;
 }
 
-// Keeps a copy of every K and V it writes: an oracle's memory.
+// Keeps a copy of every K and V it writes (values that bf16 holds exactly): an oracle's memory.
 struct Writer {
   std::mt19937 random{7};
   std::vector<float> k, v;  // [position][layer][head][channel]
@@ -55,13 +55,12 @@ struct Writer {
     for (uint32_t p = kv.length(); p < kv.reserved_end(); ++p) {
       for (uint32_t layer = 0; layer < kLayers; ++layer) {
         for (uint32_t head = 0; head < kKvHeads; ++head) {
+          const size_t at = At(p, layer, head);
           for (uint32_t c = 0; c < kDim; ++c) {
-            const size_t at = At(p, layer, head) + c;
-            kv.KSlot(layer, head, p)[c] = ToBf16(normal(random) + 0.1f * static_cast<float>(c % 7));
-            kv.VSlot(layer, head, p)[c] = ToBf16(normal(random));
-            k[at] = FromBf16(kv.KSlot(layer, head, p)[c]);
-            v[at] = FromBf16(kv.VSlot(layer, head, p)[c]);
+            k[at + c] = FromBf16(ToBf16(normal(random) + 0.1f * static_cast<float>(c % 7)));
+            v[at + c] = FromBf16(ToBf16(normal(random)));
           }
+          kv.StoreKv(layer, head, p, k.data() + at, v.data() + at);
         }
       }
     }
@@ -75,9 +74,9 @@ struct Writer {
 };
 
 inline KvSequence NewSequence(std::shared_ptr<const BlockCodec> codec, const CodecSpec& spec,
-                              KvSequence::Retention retention = KvSequence::Retention::kWindow) {
+                              KvSequence::Mode mode = KvSequence::Mode::kServing) {
   const Digest root = RootKey(codec->fingerprint(), "salt");
-  return KvSequence(std::move(codec), spec, root, {.context = 4096, .vocabulary = kVocabulary}, retention);
+  return KvSequence(std::move(codec), spec, root, {.context = 4096, .vocabulary = kVocabulary}, mode);
 }
 
 }  // namespace quire::worker

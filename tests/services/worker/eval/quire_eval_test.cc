@@ -1,0 +1,105 @@
+// The binary on the model, on texts that every Debian 12 with a compiler and Python has.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Outcome {
+  int code = -1;
+  std::string out;  // stdout and, after it, the end of stderr
+};
+
+Outcome RunEval(const std::string& arguments) {
+  const std::string errors = testing::TempDir() + "quire_eval_" + std::to_string(getpid()) + ".err";
+  const std::string command = std::string(std::getenv("QUIRE_BIN_DIR")) + "/quire-eval " + arguments + " 2>" + errors;
+  FILE* pipe = popen(command.c_str(), "r");
+  Outcome outcome;
+  char buffer[4096];
+  for (size_t n; (n = fread(buffer, 1, sizeof(buffer), pipe)) > 0;) outcome.out.append(buffer, n);
+  const int status = pclose(pipe);
+  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  std::ifstream file(errors);
+  std::stringstream text;
+  text << file.rdbuf();
+  if (outcome.code != 0) outcome.out += text.str();
+  std::remove(errors.c_str());
+  return outcome;
+}
+
+std::string Model() { return std::string("--model ") + std::getenv("QUIRE_MODEL"); }
+
+// Law, code, documentation and messages.
+constexpr const char* kTexts[] = {"/usr/share/common-licenses/GPL-3", "/usr/lib/python3.11/argparse.py",
+                                  "/usr/lib/python3.11/pydoc_data/topics.py", "/usr/share/perl/5.36.0/pod/perldiag.pod"};
+
+TEST(QuireEval, DivergencesAreThoseTheCodecWasChosenFor) {
+  std::string arguments = Model() + " --json --codec tq:k4v4 tq:k8v8 tq:k2v2 --text";
+  for (const char* text : kTexts) arguments += std::string(" ") + text;
+  const Outcome outcome = RunEval(arguments);
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  std::printf("%s", outcome.out.c_str());
+  std::map<std::string, nlohmann::json> by_codec;
+  std::istringstream lines(outcome.out);
+  for (std::string line; std::getline(lines, line);) {
+    const auto json = nlohmann::json::parse(line);
+    by_codec[json["codec"]] = json;
+  }
+  ASSERT_EQ(by_codec.size(), 3u);
+  EXPECT_EQ(by_codec["tq:k4v4"]["scored_tokens"], 4 * 512);
+  EXPECT_LE(by_codec["tq:k4v4"]["kl_mean"], 2.5e-3);
+  EXPECT_GE(by_codec["tq:k4v4"]["top1"], 0.975);
+  EXPECT_LE(by_codec["tq:k8v8"]["kl_mean"], 2e-5);
+  EXPECT_GE(by_codec["tq:k8v8"]["top1"], 0.997);
+  EXPECT_LE(by_codec["tq:k2v2"]["kl_mean"], 6e-2);
+  EXPECT_GT(by_codec["tq:k2v2"]["kl_mean"], by_codec["tq:k4v4"]["kl_mean"]);
+}
+
+TEST(QuireEval, DroppedLevelsAreAsGoodAsFewerBits) {
+  const Outcome outcome =
+      RunEval(Model() + " --json --keep-bits 2 --prefix 512 --score 128 --codec tq:k4v4 tq:k2v2 --text " + kTexts[0]);
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  std::istringstream lines(outcome.out);
+  std::string truncated, native;
+  std::getline(lines, truncated);
+  std::getline(lines, native);
+  const auto a = nlohmann::json::parse(truncated), b = nlohmann::json::parse(native);
+  EXPECT_EQ(a["keep_bits"], 2);
+  EXPECT_EQ(a["bits_k"], b["bits_k"]);
+  EXPECT_LT(a["kl_mean"].get<double>(), 1.5 * b["kl_mean"].get<double>());
+}
+
+TEST(QuireEval, NamesAShortTextAndItsLength) {
+  const std::string path = testing::TempDir() + "short_text_" + std::to_string(getpid());
+  std::ofstream(path) << "one two three";
+  const Outcome outcome = RunEval(Model() + " --codec tq:k4v4 --text " + path);
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.out, HasSubstr(path + ": 3 tokens, 2048 are needed (prefix 1536 + score 512)"));
+  std::ofstream(path, std::ios::binary) << "caf\xE9";
+  EXPECT_THAT(RunEval(Model() + " --codec tq:k4v4 --text " + path).out, HasSubstr(path));
+  std::remove(path.c_str());
+}
+
+TEST(QuireEval, RefusesWhatItCanNotMeasure) {
+  const std::string text = std::string(" --text ") + kTexts[0];
+  EXPECT_NE(RunEval("").code, 0);
+  EXPECT_NE(RunEval("--model /nonexistent --codec raw" + text).code, 0);
+  Outcome outcome = RunEval(Model() + " --codec tq:k9v4" + text);
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.out, HasSubstr("quire-eval: "));
+  EXPECT_THAT(RunEval(Model() + " --codec raw --prefix 100" + text).out, HasSubstr("multiple of 64"));
+  EXPECT_THAT(RunEval(Model() + " --codec raw --prefix 8192" + text).out, HasSubstr("context of 8192"));
+  EXPECT_THAT(RunEval(Model() + " --codec tq:k8v8 --keep-bits 5" + text).out, HasSubstr("at 5 bits"));
+}
+
+}  // namespace
