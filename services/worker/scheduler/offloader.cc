@@ -117,7 +117,7 @@ void Offloader::Run() {
       removals_.pop_front();
       lock.unlock();
       if (link_.usable()) {
-        auto removed = link_.store().Delete(link_.NamespaceOf(removal.tenant), std::span(&removal.key, 1), /*force=*/false);
+        auto removed = link_.store().Delete(link_.NamespaceOf(removal.tenant), std::span(&removal.key, 1), /*force=*/true);
         if (!removed.ok()) link_.Failed(StoreOp::kDelete, removed.status());
       }
       lock.lock();
