@@ -34,7 +34,7 @@ struct TqSlice {
 };
 
 // What `spec` makes of each layer of a part; layers of the spec are counted over the whole layout. A latent
-// has v_bits 0.
+// has v_bits 0. REQUIRES: a valid part of the layout.
 std::vector<LayerCodec> LayerCodecs(const CodecSpec& spec, const Layout& layout, const Part& part);
 
 // Immutable; thread-safe. Layers and heads are counted from 0 within the part.
