@@ -159,10 +159,10 @@ void StreamConnection<Stream>::CheckDeadline(Clock::time_point now) {
 
 template <typename Stream>
 asio::awaitable<void> StreamConnection<Stream>::Run() {
-  if (co_await Handshake()) {
-    while (co_await ServeOne()) {
-    }
-  }
+  // GCC 12 miscompiles a co_await in a loop's condition: here and elsewhere it stands in a statement of its
+  // own.
+  bool more = co_await Handshake();
+  while (more) more = co_await ServeOne();
   if (!broken_) co_await ShutdownStream();
   CloseSocket();
   while (watching_) co_await watch_ended_.Wait();
@@ -184,7 +184,7 @@ asio::awaitable<bool> StreamConnection<Stream>::ServeOne() {
   buffer_.shrink_to_fit();
   co_await Handle(std::move(request));
   gone_ = nullptr;
-  co_return answer_ == Answer::kDone&& keep_alive_ && !broken_;
+  co_return (answer_ == Answer::kDone) && keep_alive_ && !broken_;
 }
 
 template <typename Stream>
@@ -339,8 +339,9 @@ asio::awaitable<void> StreamConnection<Stream>::Handle(Request request) {
     threw = true;
   }
   if (answer_ == Answer::kNone && !broken_) {
-    co_await Send(context_->refusal(500, threw ? "The server had an error while processing your request."
-                                               : "The server made no answer to your request."));
+    const std::string message =
+        threw ? "The server had an error while processing your request." : "The server made no answer.";
+    co_await Send(context_->refusal(500, message));
   }
 }
 

@@ -101,8 +101,8 @@ asio::awaitable<void> Api::Handle(http::Request request, http::Exchange& exchang
     status = response.status;
     co_await exchange.Send(std::move(response));
   } else if (route == Route::kChat || route == Route::kCompletions) {
-    status = co_await completions_.Handle(route == Route::kChat ? Endpoint::kChat : Endpoint::kCompletion,
-                                          std::move(request), id, exchange);
+    const Endpoint endpoint = route == Route::kChat ? Endpoint::kChat : Endpoint::kCompletion;
+    status = co_await completions_.Handle(endpoint, std::move(request), id, exchange);
   } else {
     http::Response response = Answer(route, request);
     response.headers.emplace_back("x-request-id", id);

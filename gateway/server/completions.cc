@@ -15,6 +15,20 @@ namespace asio = boost::asio;
 using Clock = std::chrono::steady_clock;
 using Batch = std::vector<v1::GenerateResponse>;
 
+namespace {
+
+// Lets a finished call end by itself instead of cancelling it.
+asio::awaitable<void> ReadToEnd(Generation& generation) {
+  Batch rest;
+  bool more = true;
+  while (more) {
+    rest.clear();
+    more = co_await generation.Read(&rest);
+  }
+}
+
+}  // namespace
+
 // A request that passed every check.
 struct Completions::Job {
   std::string request_id;
@@ -122,9 +136,9 @@ asio::awaitable<int> Completions::Generate(Job job, http::Exchange& exchange) {
     metrics_.active_requests.Decrement();
   };
   if (active > options_.max_active) {
-    co_return co_await SendError(PlainError(429, absl::StrCat("The server is busy: more than ",
-                                                              options_.max_active, " requests at a time.")),
-                                 job.request_id, exchange);
+    const ApiError busy = PlainError(
+        429, absl::StrCat("The server is busy: more than ", options_.max_active, " requests at a time."));
+    co_return co_await SendError(busy, job.request_id, exchange);
   }
 
   std::shared_ptr<Generation> generation = pool_.Generate(job.head.model, std::move(job.generate));
@@ -136,10 +150,11 @@ asio::awaitable<int> Completions::Generate(Job job, http::Exchange& exchange) {
     const absl::Status status = generation->status();
     if (absl::IsCancelled(status)) co_return kClientGone;
     metrics_.UpstreamError(status.code());
-    co_return co_await SendError(WorkerError(job, status), job.request_id, exchange);
+    const ApiError error = WorkerError(job, status);
+    co_return co_await SendError(error, job.request_id, exchange);
   }
-  co_return job.stream ? co_await Stream(job, *generation, std::move(batch), exchange)
-                       : co_await Whole(job, *generation, std::move(batch), exchange);
+  if (job.stream) co_return co_await Stream(job, *generation, std::move(batch), exchange);
+  co_return co_await Whole(job, *generation, std::move(batch), exchange);
 }
 
 ApiError Completions::WorkerError(const Job& job, const absl::Status& status) const {
@@ -151,24 +166,27 @@ asio::awaitable<int> Completions::Whole(Job& job, Generation& generation, Batch 
                                         http::Exchange& exchange) {
   Progress progress(metrics_, job.received);
   WholeAnswer answer(job.head);
-  do {
+  bool more = true;
+  while (more) {
     for (auto& message : batch) {
       progress.Add(message);
       answer.Add(std::move(message));
     }
     batch.clear();
-  } while (!progress.finished() && co_await generation.Read(&batch));
+    if (progress.finished()) break;
+    more = co_await generation.Read(&batch);
+  }
   if (!progress.finished()) {
     const absl::Status status = generation.status();
     if (absl::IsCancelled(status)) co_return kClientGone;
     metrics_.UpstreamError(status.code());
-    co_return co_await SendError(WorkerError(job, status), job.request_id, exchange);
+    const ApiError error = WorkerError(job, status);
+    co_return co_await SendError(error, job.request_id, exchange);
   }
   http::Response response{.body = answer.Json()};
   response.headers.emplace_back("x-request-id", job.request_id);
   co_await exchange.Send(std::move(response));
-  while (co_await generation.Read(&batch))
-    batch.clear();  // let the call end by itself instead of cancelling it
+  co_await ReadToEnd(generation);
   co_return 200;
 }
 
@@ -191,9 +209,10 @@ asio::awaitable<int> Completions::Stream(Job& job, Generation& generation, Batch
     }
     if (progress.finished()) break;
     batch.clear();
-    if (!out.empty() && !co_await exchange.Write(out))
-      co_return kClientGone;  // dropping the generation cancels it
-    out.clear();
+    if (!out.empty()) {
+      if (!co_await exchange.Write(out)) co_return kClientGone;  // dropping the generation cancels it
+      out.clear();
+    }
     more = co_await generation.Read(&batch);
   }
   if (progress.finished()) {
@@ -208,9 +227,7 @@ asio::awaitable<int> Completions::Stream(Job& job, Generation& generation, Batch
     ChunkWriter::Error(WorkerError(job, status), &out);
   }
   if (!co_await exchange.FinishStream(out)) co_return kClientGone;
-  batch.clear();
-  while (co_await generation.Read(&batch))
-    batch.clear();  // let the call end by itself instead of cancelling it
+  co_await ReadToEnd(generation);
   co_return 200;
 }
 
