@@ -79,21 +79,24 @@ absl::Status RemoteStore::Session::Write(uint32_t block, uint64_t offset, Bytes 
 
 absl::StatusOr<uint64_t> RemoteStore::Session::Commit(uint32_t block) {
   QUIRE_RETURN_IF_ERROR(progress_.CheckComplete(block));
-  if (auto it = results_.find(block); it != results_.end()) return it->second;
-  if (broken_) return *broken_;
-  const std::vector<uint8_t>& kept = kept_back_[block];
-  QUIRE_RETURN_IF_ERROR(Send(block, announced_[block] - kept.size(), kept));
-  kept_back_.erase(block);
-  v1::PutResponse response;
-  if (!stream_->Read(&response)) return Broken();
-  if (!response.has_result() || response.result().block() != block) {
-    return absl::InternalError(absl::StrCat("store answered the last bytes of block ", block, " with something else than its result"));
+  auto known = results_.find(block);
+  if (known == results_.end()) {
+    if (broken_) return *broken_;
+    const std::vector<uint8_t>& kept = kept_back_[block];
+    QUIRE_RETURN_IF_ERROR(Send(block, announced_[block] - kept.size(), kept));
+    kept_back_.erase(block);
+    v1::PutResponse response;
+    if (!stream_->Read(&response)) return Broken();
+    if (!response.has_result() || response.result().block() != block) {
+      return absl::InternalError(
+          absl::StrCat("store answered the last bytes of block ", block, " with something else than its result"));
+    }
+    const v1::PutResult& result = response.result();
+    absl::Status status(static_cast<absl::StatusCode>(result.code()), result.message());
+    known = results_.emplace(block, Result{std::move(status), result.stored_bytes()}).first;
   }
-  const v1::PutResult& result = response.result();
-  absl::StatusOr<uint64_t> stored = result.stored_bytes();
-  if (result.code() != 0) stored = absl::Status(static_cast<absl::StatusCode>(result.code()), result.message());
-  results_.emplace(block, stored);
-  return stored;
+  if (!known->second.status.ok()) return known->second.status;
+  return known->second.stored_bytes;
 }
 
 }  // namespace quire::store

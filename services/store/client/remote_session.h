@@ -44,7 +44,11 @@ class RemoteStore::Session : public PutSession {
   std::vector<uint64_t> announced_;
   PutProgress progress_;
   absl::flat_hash_map<uint32_t, std::vector<uint8_t>> kept_back_;
-  absl::flat_hash_map<uint32_t, absl::StatusOr<uint64_t>> results_;
+  struct Result {
+    absl::Status status;
+    uint64_t stored_bytes = 0;
+  };
+  absl::flat_hash_map<uint32_t, Result> results_;
   std::optional<absl::Status> broken_;
 };
 

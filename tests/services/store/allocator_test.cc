@@ -113,7 +113,9 @@ void Churn(uint32_t seed, uint64_t capacity, uint64_t least, uint64_t most, int 
     }
     ASSERT_EQ(arena.used(), charged);
     ASSERT_EQ(arena.objects(), model.size());
-    if (step % 97 == 0) ASSERT_TRUE(arena.Consistent()) << step;
+    if (step % 97 == 0) {
+      ASSERT_TRUE(arena.Consistent()) << step;
+    }
   }
   for (const auto& [offset, live] : model) arena.Free(live.handle);
   EXPECT_EQ(arena.largest_free(), arena.capacity());
