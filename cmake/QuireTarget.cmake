@@ -76,11 +76,9 @@ function(quire_test)
   endforeach()
 endfunction()
 
-# TEMPORARY while folders are being written side by side.
+# add_subdirectory for several, from the bottom up.
 function(quire_subdirectories)
   foreach(dir ${ARGN})
-    if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${dir}/CMakeLists.txt)
-      add_subdirectory(${dir})
-    endif()
+    add_subdirectory(${dir})
   endforeach()
 endfunction()
