@@ -1,7 +1,7 @@
 // quire-worker: runs one model and serves quire.v1.Inference.
 //
-// It listens before the model is loaded: grpc.health then says NOT_SERVING and Inference answers UNAVAILABLE. The line "ready" on standard
-// output, and SERVING, come once it answers requests.
+// It listens before the model is loaded: grpc.health then says NOT_SERVING and Inference answers UNAVAILABLE.
+// The line "ready" on standard output, and SERVING, come once it answers requests.
 #include <spdlog/spdlog.h>
 
 #include <chrono>
@@ -35,34 +35,40 @@ struct Flags {
 
 void AddModelFlags(CLI::App& app, Flags& flags) {
   app.add_option("--model", flags.engine.model_path, "GGUF file of the model")->required();
-  app.add_option("--kv-codec", flags.kv_codec, "How finished KV blocks are coded: raw, tq:k4v4, tq:k6v3,effort=2, …")
+  app.add_option("--kv-codec", flags.kv_codec,
+                 "How finished KV blocks are coded: raw, tq:k4v4, tq:k6v3,effort=2, …")
       ->capture_default_str();
   app.add_option("--threads", flags.engine.threads, "Threads that compute; 0: all cores")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
-  app.add_option("--max-context", flags.engine.max_context, "Tokens of prompt and answer together; 0: the model's own limit")
+  app.add_option("--max-context", flags.engine.max_context,
+                 "Tokens of prompt and answer together; 0: the model's own limit")
       ->capture_default_str();
   app.add_option("--max-running", flags.scheduler.max_running, "Requests that run at a time")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
-  app.add_option("--max-waiting", flags.scheduler.max_waiting, "Requests that wait behind them; over it RESOURCE_EXHAUSTED")
+  app.add_option("--max-waiting", flags.scheduler.max_waiting,
+                 "Requests that wait behind them; over it RESOURCE_EXHAUSTED")
       ->check(CLI::Range(0, 65536))
       ->capture_default_str();
-  app.add_option("--drain-timeout", flags.drain_seconds, "Seconds that running generations get to finish after SIGTERM")
+  app.add_option("--drain-timeout", flags.drain_seconds,
+                 "Seconds that running generations get to finish after SIGTERM")
       ->check(CLI::Range(0, 86400))
       ->capture_default_str();
 }
 
 void AddStoreFlags(CLI::App& app, Flags& flags) {
   app.add_option("--store", flags.store, "host:port of quire-store; empty: nothing is kept between requests");
-  app.add_option("--store-timeout-ms", flags.store_timeout_ms, "How long a request waits for its prefix before it is computed instead")
+  app.add_option("--store-timeout-ms", flags.store_timeout_ms,
+                 "How long a request waits for its prefix before it is computed instead")
       ->check(CLI::Range(1, 600'000))
       ->capture_default_str();
   app.add_option("--offload-queue-bytes", flags.offload_queue_bytes,
                  "Blocks on their way to the store, as 64MiB, 1GiB, …; what does not fit is not stored")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->capture_default_str();
-  app.add_option("--store-ca", flags.store_tls.ca, "PEM CA of the store's certificate; set: TLS to the store");
+  app.add_option("--store-ca", flags.store_tls.ca,
+                 "PEM CA of the store's certificate; set: TLS to the store");
   app.add_option("--store-cert", flags.store_tls.certificate, "PEM certificate shown to the store");
   app.add_option("--store-key", flags.store_tls.key, "PEM key of --store-cert");
 }
@@ -81,7 +87,8 @@ quire::worker::LoadProgress PrintProgress() {
 
 absl::StatusOr<std::shared_ptr<quire::store::KvStore>> ConnectStore(const Flags& flags) {
   if (flags.store.empty()) return nullptr;
-  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel, quire::runtime::NewChannel(flags.store, flags.store_tls));
+  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel,
+                         quire::runtime::NewChannel(flags.store, flags.store_tls));
   quire::store::RemoteStoreOptions options;
   options.call_timeout = std::chrono::milliseconds(flags.store_timeout_ms);
   return std::make_shared<quire::store::RemoteStore>(std::move(channel), options);
@@ -91,7 +98,8 @@ absl::StatusOr<std::shared_ptr<quire::store::KvStore>> ConnectStore(const Flags&
 absl::Status Serve(Flags& flags, InferenceService& service) {
   QUIRE_ASSIGN_OR_RETURN(flags.engine.kv_codec, quire::CodecSpec::Parse(flags.kv_codec));
   QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<quire::store::KvStore> store, ConnectStore(flags));
-  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<quire::worker::Engine> engine, quire::worker::Engine::Load(flags.engine, PrintProgress()));
+  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<quire::worker::Engine> engine,
+                         quire::worker::Engine::Load(flags.engine, PrintProgress()));
   flags.scheduler.store_timeout = std::chrono::milliseconds(flags.store_timeout_ms);
   flags.scheduler.offloader.max_queued_bytes = flags.offload_queue_bytes;
   return service.Serve(std::move(engine), std::move(store), flags.engine.kv_codec, flags.scheduler);
@@ -132,13 +140,16 @@ int Run(Flags& flags) {
 
 int main(int argc, char** argv) {
   quire::runtime::BlockSignals();
-  CLI::App app("Runs one model and serves it over gRPC; finished KV blocks go to a store, prompts that begin alike come from it.",
-               "quire-worker");
+  CLI::App app(
+      "Runs one model and serves it over gRPC; finished KV blocks go to a store, prompts that begin alike "
+      "come from it.",
+      "quire-worker");
   Flags flags;
   AddModelFlags(app, flags);
   AddStoreFlags(app, flags);
   quire::runtime::AddCommonFlags(app, flags.common);
   if (int code = quire::runtime::ParseFlags(app, argc, argv); code >= 0) return code;
-  if (absl::Status status = quire::runtime::InitLogging("quire-worker", flags.common.log_level); !status.ok()) return Fail(status);
+  if (absl::Status status = quire::runtime::InitLogging("quire-worker", flags.common.log_level); !status.ok())
+    return Fail(status);
   return Run(flags);
 }

@@ -47,7 +47,8 @@ absl::Status GenerateSpec::Validate(const ModelInfo& model) const {
   if (prompt.empty()) return absl::InvalidArgumentError("prompt has no tokens");
   // The context holds prompt and answer, and an answer has at least one token.
   if (prompt.size() >= model.context) {
-    return absl::InvalidArgumentError(absl::StrCat("prompt has ", prompt.size(), " tokens, the model's context is ", model.context));
+    return absl::InvalidArgumentError(
+        absl::StrCat("prompt has ", prompt.size(), " tokens, the model's context is ", model.context));
   }
   QUIRE_RETURN_IF_ERROR(CheckTokens("prompt", prompt, model.vocabulary));
   QUIRE_RETURN_IF_ERROR(sampling.Validate(model.vocabulary));

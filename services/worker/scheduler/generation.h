@@ -21,23 +21,29 @@ namespace quire::worker {
 enum class CacheUse : uint8_t { kReadWrite = 0, kReadOnly = 1, kBypass = 2 };
 
 struct GenerateSpec {
-  std::string id;                     // unique among requests in the scheduler; at most 128 bytes; "": the scheduler makes one
-  std::vector<uint32_t> prompt;       // token ids
+  std::string id;  // unique among requests in the scheduler; at most 128 bytes; "": the scheduler makes one
+  std::vector<uint32_t> prompt;  // token ids
   SamplingParams sampling;
   uint32_t max_tokens = 0;            // 0: until the context is full
   std::vector<std::string> stop;      // at most 16, 1…1024 bytes each
   std::vector<uint32_t> stop_tokens;  // at most 1024, besides the model's own
   bool ignore_eos = false;
-  std::string tenant;                 // at most 256 bytes
-  std::string salt;                   // at most 256 bytes
-  int top_logprobs = -1;              // −1 none; else the sampled token's own and so many of the best, ≤ 20
+  std::string tenant;     // at most 256 bytes
+  std::string salt;       // at most 256 bytes
+  int top_logprobs = -1;  // −1 none; else the sampled token's own and so many of the best, ≤ 20
   CacheUse cache = CacheUse::kReadWrite;
 
   // INVALID_ARGUMENT naming the field, the limit and the value.
   absl::Status Validate(const ModelInfo& model) const;
 };
 
-enum class Finish : uint8_t { kNone = 0, kStop = 1, kLength = 2, kAborted = 3, kFailed = 4 };  // FinishReason of the .proto
+enum class Finish : uint8_t {
+  kNone = 0,
+  kStop = 1,
+  kLength = 2,
+  kAborted = 3,
+  kFailed = 4
+};  // FinishReason of the .proto
 
 struct Usage {
   uint32_t prompt_tokens = 0;
@@ -46,8 +52,8 @@ struct Usage {
   std::chrono::microseconds queue{0}, prefill{0}, restore{0};
 };
 
-// A piece of a generation. `text` may lag behind `tokens` while a character or a possible stop string is incomplete. A token that
-// ended the generation is neither in `tokens` nor in `text`.
+// A piece of a generation. `text` may lag behind `tokens` while a character or a possible stop string is
+// incomplete. A token that ended the generation is neither in `tokens` nor in `text`.
 struct Output {
   std::string text;
   std::vector<uint32_t> tokens;
@@ -64,12 +70,15 @@ class Generation {
   // So many tokens may wait for a slow reader before its request is left out of the scheduler's rounds.
   static constexpr size_t kMaxPendingTokens = 64;
 
-  Generation(std::string id, std::shared_ptr<WakeUp> scheduler) : id_(std::move(id)), scheduler_(std::move(scheduler)) {}
+  Generation(std::string id, std::shared_ptr<WakeUp> scheduler)
+      : id_(std::move(id)), scheduler_(std::move(scheduler)) {}
 
   const std::string& id() const { return id_; }
-  // Waits for output; what piled up since the last call comes as one piece. Nothing if none came in time, or after the last piece.
+  // Waits for output; what piled up since the last call comes as one piece. Nothing if none came in time, or
+  // after the last piece.
   std::optional<Output> Next(std::chrono::milliseconds timeout);
-  // Ends the generation within a token (a prefill chunk that runs is finished first). Its last piece says kAborted unless it had ended.
+  // Ends the generation within a token (a prefill chunk that runs is finished first). Its last piece says
+  // kAborted unless it had ended.
   void Cancel();
 
   // For the scheduler.

@@ -14,7 +14,8 @@ constexpr int kMaxRestarts = 2;  // a store that keeps losing a chain's beginnin
 
 // Blocks before the first that could not be encoded: what comes after it has no stored parent.
 std::span<const SealedBlock> Encodable(std::span<const SealedBlock> blocks) {
-  auto bad = std::find_if(blocks.begin(), blocks.end(), [](const SealedBlock& b) { return b.object == nullptr; });
+  auto bad =
+      std::find_if(blocks.begin(), blocks.end(), [](const SealedBlock& b) { return b.object == nullptr; });
   return blocks.first(bad - blocks.begin());
 }
 
@@ -37,7 +38,8 @@ Offloader::~Offloader() {
   thread_.join();
 }
 
-void Offloader::Offer(const std::shared_ptr<OffloadChain>& chain, std::span<const SealedBlock> blocks, bool last) {
+void Offloader::Offer(const std::shared_ptr<OffloadChain>& chain, std::span<const SealedBlock> blocks,
+                      bool last) {
   {
     std::lock_guard lock(mutex_);
     if (chain->given_up_) return;
@@ -45,7 +47,8 @@ void Offloader::Offer(const std::shared_ptr<OffloadChain>& chain, std::span<cons
     blocks = Encodable(blocks);
     if (link_.usable()) Append(*chain, blocks);
     if (last && blocks.size() > std::max(chain->blocks_.size(), chain->stored_)) {
-      metrics_.offload_dropped_blocks.Increment(blocks.size() - std::max(chain->blocks_.size(), chain->stored_));
+      metrics_.offload_dropped_blocks.Increment(blocks.size() -
+                                                std::max(chain->blocks_.size(), chain->stored_));
     }
     if (chain->queued_) return;  // Settle sees what is new, and that the chain is closed
     if (!link_.usable()) {
@@ -85,7 +88,8 @@ void Offloader::Restart(OffloadChain& chain) {
 }
 
 void Offloader::GiveUp(OffloadChain& chain) {
-  if (chain.blocks_.size() > chain.stored_) metrics_.offload_dropped_blocks.Increment(chain.blocks_.size() - chain.stored_);
+  if (chain.blocks_.size() > chain.stored_)
+    metrics_.offload_dropped_blocks.Increment(chain.blocks_.size() - chain.stored_);
   queued_bytes_ -= chain.queued_bytes_;
   chain.queued_bytes_ = 0;
   chain.blocks_.clear();
@@ -117,7 +121,8 @@ void Offloader::Run() {
       removals_.pop_front();
       lock.unlock();
       if (link_.usable()) {
-        auto removed = link_.store().Delete(link_.NamespaceOf(removal.tenant), std::span(&removal.key, 1), /*force=*/true);
+        auto removed = link_.store().Delete(link_.NamespaceOf(removal.tenant), std::span(&removal.key, 1),
+                                            /*force=*/true);
         if (!removed.ok()) link_.Failed(StoreOp::kDelete, removed.status());
       }
       lock.lock();
@@ -151,7 +156,8 @@ Offloader::Written Offloader::Write(const Batch& batch) {
   for (const SealedBlock& block : batch.blocks) announces.push_back({block.identity, block.object->size()});
 
   auto session = link_.store().BeginPut(ns, announces, {});
-  if (absl::IsNotFound(session.status()) && link_.Register().ok()) session = link_.store().BeginPut(ns, announces, {});
+  if (absl::IsNotFound(session.status()) && link_.Register().ok())
+    session = link_.store().BeginPut(ns, announces, {});
   written.status = session.status();
   if (session.ok()) {
     const std::vector<uint32_t>& wanted = (*session)->wanted();
@@ -171,7 +177,8 @@ Offloader::Written Offloader::Write(const Batch& batch) {
 absl::Status Offloader::WriteBlock(store::PutSession& session, uint32_t block, const SealedBlock& sealed) {
   Bytes object(*sealed.object);
   for (size_t offset = 0; offset < object.size(); offset += kWriteBytes) {
-    QUIRE_RETURN_IF_ERROR(session.Write(block, offset, object.subspan(offset, std::min(kWriteBytes, object.size() - offset))));
+    QUIRE_RETURN_IF_ERROR(
+        session.Write(block, offset, object.subspan(offset, std::min(kWriteBytes, object.size() - offset))));
   }
   QUIRE_RETURN_IF_ERROR(session.Commit(block).status());
   metrics_.offloaded_blocks.Increment();
@@ -193,7 +200,8 @@ void Offloader::Settle(Batch batch, const Written& written) {
     return Requeue(std::move(batch.chain));
   }
   // An outage or a full store: tried again with the sequence's next block. Anything else won't get better.
-  bool may_work_later = !MayBeMissingParent(written.status) && !absl::IsDataLoss(written.status) && !absl::IsPermissionDenied(written.status);
+  bool may_work_later = !MayBeMissingParent(written.status) && !absl::IsDataLoss(written.status) &&
+                        !absl::IsPermissionDenied(written.status);
   if (chain.closed_ || !may_work_later) GiveUp(chain);
 }
 

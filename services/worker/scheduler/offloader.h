@@ -22,10 +22,12 @@ struct OffloaderOptions {
   uint64_t max_queued_bytes = uint64_t{256} << 20;  // of objects offered and not yet written
 };
 
-// The blocks of one sequence on their way to the store. Made by the scheduler with its sequence, filled by Offloader::Offer.
+// The blocks of one sequence on their way to the store. Made by the scheduler with its sequence, filled by
+// Offloader::Offer.
 //
-// The whole chain is kept, not only what is new: a block is stored only beneath its parent, so when the store has lost the beginning
-// (a restart, an eviction) it is written again from the first block on. Guarded by the offloader.
+// The whole chain is kept, not only what is new: a block is stored only beneath its parent, so when the store
+// has lost the beginning (a restart, an eviction) it is written again from the first block on. Guarded by the
+// offloader.
 class OffloadChain {
  public:
   // `stored`: leading blocks that came from the store.
@@ -43,8 +45,8 @@ class OffloadChain {
   int restarts_ = 0;           // times its beginning was found missing
 };
 
-// One thread that writes chains in turns, a few blocks each, parents first. Offer never waits: what does not fit the queue is
-// offered again with the sequence's next block and dropped at its end. Thread-safe.
+// One thread that writes chains in turns, a few blocks each, parents first. Offer never waits: what does not
+// fit the queue is offered again with the sequence's next block and dropped at its end. Thread-safe.
 class Offloader {
  public:
   Offloader(StoreLink& link, const OffloaderOptions& options, WorkerMetrics& metrics);
@@ -53,7 +55,8 @@ class Offloader {
 
   // `blocks`: all whole blocks of the sequence so far. `last`: the sequence has ended.
   void Offer(const std::shared_ptr<OffloadChain>& chain, std::span<const SealedBlock> blocks, bool last);
-  // Removes a block that turned out to be something else than it should be, so that the right one can take its place.
+  // Removes a block that turned out to be something else than it should be, so that the right one can take
+  // its place.
   void Remove(const std::string& tenant, const Digest& key);
   // Waits until nothing is queued or being written; false if that took longer than `timeout`.
   bool Flush(std::chrono::milliseconds timeout);

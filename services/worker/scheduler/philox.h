@@ -1,5 +1,6 @@
-// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): a counter-based generator. The n-th number of
-// a seed is a pure function of (seed, n), so what a request draws does not depend on what else runs.
+// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): a counter-based
+// generator. The n-th number of a seed is a pure function of (seed, n), so what a request draws does not
+// depend on what else runs.
 #pragma once
 
 #include <array>

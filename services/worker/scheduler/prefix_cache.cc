@@ -19,7 +19,8 @@ std::vector<BlockIdentity> UsefulBlocks(const Digest& root, std::span<const uint
   size_t count = std::min((prompt.size() - 1) / kBlockTokens, kMaxKeysPerLookup);
   std::vector<Digest> keys = BlockKeys(root, prompt.first(count * kBlockTokens));
   std::vector<BlockIdentity> out(count);
-  for (size_t i = 0; i < count; ++i) out[i] = {i == 0 ? root : keys[i - 1], keys[i], static_cast<uint32_t>(i)};
+  for (size_t i = 0; i < count; ++i)
+    out[i] = {i == 0 ? root : keys[i - 1], keys[i], static_cast<uint32_t>(i)};
   return out;
 }
 
@@ -46,7 +47,8 @@ bool PrefixFetch::Abandon() {
   return !std::exchange(ended_, true);
 }
 
-PrefixCache::PrefixCache(StoreLink& link, int threads, std::shared_ptr<WakeUp> scheduler, WorkerMetrics& metrics)
+PrefixCache::PrefixCache(StoreLink& link, int threads, std::shared_ptr<WakeUp> scheduler,
+                         WorkerMetrics& metrics)
     : link_(link), scheduler_(std::move(scheduler)), metrics_(metrics) {
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Run(); });
 }
@@ -65,7 +67,8 @@ PrefixCache::~PrefixCache() {
 std::shared_ptr<PrefixFetch> PrefixCache::Start(std::string tenant, std::vector<BlockIdentity> blocks,
                                                 std::chrono::milliseconds timeout) {
   if (blocks.empty() || !link_.usable()) return nullptr;
-  auto fetch = std::make_shared<PrefixFetch>(std::move(tenant), std::move(blocks), PrefixFetch::Clock::now() + timeout);
+  auto fetch = std::make_shared<PrefixFetch>(std::move(tenant), std::move(blocks),
+                                             PrefixFetch::Clock::now() + timeout);
   {
     std::lock_guard lock(mutex_);
     queue_.push_back(fetch);
@@ -101,7 +104,8 @@ uint32_t PrefixCache::Lookup(PrefixFetch& fetch) {
   for (const BlockIdentity& block : fetch.blocks_) keys.push_back(block.key);
   store::LookupOptions options;
   // Long enough that what was found is still there when the last of it is fetched.
-  options.lease = std::chrono::duration_cast<std::chrono::milliseconds>(fetch.deadline_ - PrefixFetch::Clock::now());
+  options.lease =
+      std::chrono::duration_cast<std::chrono::milliseconds>(fetch.deadline_ - PrefixFetch::Clock::now());
   if (options.lease <= std::chrono::milliseconds(0)) return 0;
   store::Namespace ns = link_.NamespaceOf(fetch.tenant_);
 
@@ -109,7 +113,8 @@ uint32_t PrefixCache::Lookup(PrefixFetch& fetch) {
   if (absl::IsNotFound(found.status())) {
     // A restarted store has forgotten the layout, but perhaps not the blocks.
     absl::Status registered = link_.Register();
-    found = registered.ok() ? link_.store().Lookup(ns, keys, options) : absl::StatusOr<store::LookupResult>(registered);
+    found = registered.ok() ? link_.store().Lookup(ns, keys, options)
+                            : absl::StatusOr<store::LookupResult>(registered);
   }
   if (!found.ok()) {
     link_.Failed(StoreOp::kLookup, found.status());
@@ -125,7 +130,8 @@ void PrefixCache::Get(PrefixFetch& fetch, uint32_t blocks) {
   for (size_t first = 0; first < blocks; first += kMaxBlocksPerGet) {
     auto wanted = std::span(fetch.blocks_).subspan(first, std::min<size_t>(kMaxBlocksPerGet, blocks - first));
     store::GetOptions options;
-    options.timeout = std::chrono::duration_cast<std::chrono::milliseconds>(fetch.deadline_ - PrefixFetch::Clock::now());
+    options.timeout =
+        std::chrono::duration_cast<std::chrono::milliseconds>(fetch.deadline_ - PrefixFetch::Clock::now());
     if (options.timeout <= std::chrono::milliseconds(0)) return;
     // A chain is worth nothing past its first gap: stop there, which is no failure of the store.
     bool gap = false;

@@ -21,10 +21,12 @@ namespace quire::worker {
 // A stored object as it came, not yet verified by the engine.
 using ObjectBytes = std::shared_ptr<const std::vector<uint8_t>>;
 
-// The identities of a prompt's whole blocks that leave at least one token to compute (something has to give the first logits).
+// The identities of a prompt's whole blocks that leave at least one token to compute (something has to give
+// the first logits).
 std::vector<BlockIdentity> UsefulBlocks(const Digest& root, std::span<const uint32_t> prompt);
 
-// One request's fetch. The scheduler takes objects as they come; after Abandon nothing more comes and nobody waits for it.
+// One request's fetch. The scheduler takes objects as they come; after Abandon nothing more comes and nobody
+// waits for it.
 class PrefixFetch {
  public:
   using Clock = std::chrono::steady_clock;
@@ -51,8 +53,8 @@ class PrefixFetch {
   bool ended_ = false;
 };
 
-// Threads that look prefixes up and fetch them. Thread-safe. Failures are counted and reported to the link; to a request every one of
-// them looks like a shorter prefix.
+// Threads that look prefixes up and fetch them. Thread-safe. Failures are counted and reported to the link;
+// to a request every one of them looks like a shorter prefix.
 class PrefixCache {
  public:
   PrefixCache(StoreLink& link, int threads, std::shared_ptr<WakeUp> scheduler, WorkerMetrics& metrics);
@@ -60,7 +62,8 @@ class PrefixCache {
   ~PrefixCache();
 
   // Null if the store can't be used now or there is nothing to look up.
-  std::shared_ptr<PrefixFetch> Start(std::string tenant, std::vector<BlockIdentity> blocks, std::chrono::milliseconds timeout);
+  std::shared_ptr<PrefixFetch> Start(std::string tenant, std::vector<BlockIdentity> blocks,
+                                     std::chrono::milliseconds timeout);
 
  private:
   void Run();

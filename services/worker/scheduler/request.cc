@@ -15,12 +15,17 @@ namespace {
 constexpr size_t kBlocksPerRestore = 8;
 
 double Seconds(Request::Clock::duration d) { return std::chrono::duration<double>(d).count(); }
-std::chrono::microseconds Micros(Request::Clock::duration d) { return std::chrono::duration_cast<std::chrono::microseconds>(d); }
+std::chrono::microseconds Micros(Request::Clock::duration d) {
+  return std::chrono::duration_cast<std::chrono::microseconds>(d);
+}
 
 }  // namespace
 
 Request::Request(GenerateSpec spec, std::shared_ptr<Generation> generation)
-    : spec_(std::move(spec)), generation_(std::move(generation)), sampler_(spec_.sampling), stops_(std::move(spec_.stop)) {
+    : spec_(std::move(spec)),
+      generation_(std::move(generation)),
+      sampler_(spec_.sampling),
+      stops_(std::move(spec_.stop)) {
   usage_.prompt_tokens = static_cast<uint32_t>(spec_.prompt.size());
 }
 
@@ -76,7 +81,8 @@ bool Request::RestoreBlock(const RequestContext& context, const ObjectBytes& obj
   if (status.ok()) return true;
   context.link->Failed(StoreOp::kRestore, status);
   spdlog::warn("a stored block is computed again: {}", status.ToString());
-  std::vector<Digest> keys = BlockKeys(RootKey(context.engine.info().fingerprint, spec_.salt), Prompt().first(length + kBlockTokens));
+  std::vector<Digest> keys = BlockKeys(RootKey(context.engine.info().fingerprint, spec_.salt),
+                                       Prompt().first(length + kBlockTokens));
   context.offloader->Remove(spec_.tenant, keys.back());
   return false;
 }
@@ -102,7 +108,9 @@ void Request::StepPrefill(const RequestContext& context) {
   Compute(context, Prompt().subspan(at, count), at + count == usage_.prompt_tokens);
 }
 
-void Request::StepDecode(const RequestContext& context) { Compute(context, std::span(&last_token_, 1), true); }
+void Request::StepDecode(const RequestContext& context) {
+  Compute(context, std::span(&last_token_, 1), true);
+}
 
 void Request::Compute(const RequestContext& context, std::span<const uint32_t> tokens, bool sample) {
   absl::StatusOr<std::vector<float>> logits = context.engine.Forward(*sequence_, tokens);
@@ -113,9 +121,10 @@ void Request::Compute(const RequestContext& context, std::span<const uint32_t> t
 
 void Request::Sample(const RequestContext& context, std::span<float> logits) {
   if (logits.size() != context.engine.info().vocabulary) {
-    return End(context, Finish::kFailed,
-               absl::InternalError(absl::StrCat("the model gave ", logits.size(), " logits, its vocabulary has ",
-                                                context.engine.info().vocabulary)));
+    return End(
+        context, Finish::kFailed,
+        absl::InternalError(absl::StrCat("the model gave ", logits.size(), " logits, its vocabulary has ",
+                                         context.engine.info().vocabulary)));
   }
   // Sampling changes the logits, and log-probabilities are the model's own.
   std::vector<float> raw;
@@ -130,7 +139,8 @@ void Request::Sample(const RequestContext& context, std::span<float> logits) {
 
   Output piece;
   piece.tokens = {*token};
-  if (!raw.empty()) piece.logprobs.push_back(LogProbability(raw, *token, static_cast<uint32_t>(spec_.top_logprobs)));
+  if (!raw.empty())
+    piece.logprobs.push_back(LogProbability(raw, *token, static_cast<uint32_t>(spec_.top_logprobs)));
   piece.text = stops_.Push(decoder_->Push(*token));
   generation_->Push(std::move(piece));
   if (stops_.matched()) return End(context, Finish::kStop);
@@ -152,7 +162,8 @@ void Request::CountToken(const RequestContext& context) {
 
 void Request::OfferBlocks(const RequestContext& context, bool last) {
   if (context.offloader == nullptr || spec_.cache != CacheUse::kReadWrite) return;
-  std::span<const SealedBlock> blocks = sequence_ == nullptr ? std::span<const SealedBlock>() : sequence_->blocks();
+  std::span<const SealedBlock> blocks =
+      sequence_ == nullptr ? std::span<const SealedBlock>() : sequence_->blocks();
   if (chain_ == nullptr) {
     if (blocks.size() * kBlockTokens <= usage_.cached_tokens) return;
     chain_ = std::make_shared<OffloadChain>(spec_.tenant, usage_.cached_tokens / kBlockTokens);

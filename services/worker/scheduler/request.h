@@ -1,4 +1,5 @@
-// One request while it runs: restore what the store has of its prompt, compute the rest in chunks, then token by token.
+// One request while it runs: restore what the store has of its prompt, compute the rest in chunks, then token
+// by token.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,8 @@
 
 namespace quire::worker {
 
-// What every request of a scheduler shares. Borrowed; `cache` and `offloader` are null where there is no store.
+// What every request of a scheduler shares. Borrowed; `cache` and `offloader` are null where there is no
+// store.
 struct RequestContext {
   Engine& engine;
   WorkerMetrics& metrics;
@@ -29,8 +31,8 @@ struct RequestContext {
   uint32_t chunk_tokens = 512;
 };
 
-// Used by the scheduler's thread only, save what Generation shares. Waiting → Start → restoring → prefilling → decoding → ended; it may
-// end from every state.
+// Used by the scheduler's thread only, save what Generation shares. Waiting → Start → restoring → prefilling
+// → decoding → ended; it may end from every state.
 class Request {
  public:
   using Clock = std::chrono::steady_clock;
@@ -51,8 +53,8 @@ class Request {
   // When StepRestore has to be called although nothing was fetched; max() if no time is set.
   Clock::time_point restore_deadline() const;
 
-  // Tokens of the next chunk. Chunks end at multiples of context.chunk_tokens of the sequence, however much was restored, so that a
-  // prompt is always cut in the same places.
+  // Tokens of the next chunk. Chunks end at multiples of context.chunk_tokens of the sequence, however much
+  // was restored, so that a prompt is always cut in the same places.
   uint32_t NextChunk(const RequestContext& context) const;
   void StepPrefill(const RequestContext& context);
   uint64_t last_turn = 0;  // the scheduler's: when it last had a prefill turn
@@ -62,8 +64,8 @@ class Request {
 
   // Ends it and frees its KV. `status` is the reason of kFailed.
   void End(const RequestContext& context, Finish finish, const absl::Status& status = absl::OkStatus());
-  // Hands the reader its last piece. REQUIRES: state() == kEnded; once. Apart from End so that a reader who sees the end also sees the place
-  // in the queue free.
+  // Hands the reader its last piece. REQUIRES: state() == kEnded; once. Apart from End so that a reader who
+  // sees the end also sees the place in the queue free.
   void Deliver() { generation_->Push(std::move(last_piece_)); }
 
  private:

@@ -70,8 +70,8 @@ double Total(std::span<const Candidate> candidates) {
                          [](double sum, const Candidate& c) { return sum + c.probability; });
 }
 
-// Keeps the smallest set of best candidates that holds at least top_p of the whole. A heap gives the best ones without sorting a
-// vocabulary of which most is never looked at.
+// Keeps the smallest set of best candidates that holds at least top_p of the whole. A heap gives the best
+// ones without sorting a vocabulary of which most is never looked at.
 void KeepTopP(std::vector<Candidate>& candidates, float top_p) {
   auto worse = [](const Candidate& a, const Candidate& b) {
     return a.probability != b.probability ? a.probability < b.probability : a.token > b.token;
@@ -101,8 +101,8 @@ absl::Status SamplingParams::Validate(uint32_t vocabulary) const {
   QUIRE_RETURN_IF_ERROR(CheckRange("presence_penalty", presence_penalty,
                                    presence_penalty >= -2 && presence_penalty <= 2, "from -2 to 2"));
   if (logit_bias.size() > kMaxLogitBias) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("sampling.logit_bias has ", logit_bias.size(), " entries, the limit is ", kMaxLogitBias));
+    return absl::InvalidArgumentError(absl::StrCat("sampling.logit_bias has ", logit_bias.size(),
+                                                   " entries, the limit is ", kMaxLogitBias));
   }
   for (const auto& [token, bias] : logit_bias) {
     if (token >= vocabulary) {
@@ -154,7 +154,8 @@ absl::StatusOr<std::vector<Candidate>> Sampler::Distribution(std::span<float> lo
   }
   if (params_.top_p < 1) KeepTopP(candidates, params_.top_p);
   // The best token weighs exactly 1 here.
-  if (params_.min_p > 0) std::erase_if(candidates, [&](const Candidate& c) { return c.probability < params_.min_p; });
+  if (params_.min_p > 0)
+    std::erase_if(candidates, [&](const Candidate& c) { return c.probability < params_.min_p; });
   double total = Total(candidates);
   for (Candidate& c : candidates) c.probability /= total;
   return candidates;

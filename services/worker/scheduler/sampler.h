@@ -1,4 +1,5 @@
-// From logits to a token: penalties, biases, truncation and a seeded draw; and log-probabilities of the model's own distribution.
+// From logits to a token: penalties, biases, truncation and a seeded draw; and log-probabilities of the
+// model's own distribution.
 #pragma once
 
 #include <cstdint>
@@ -36,10 +37,10 @@ struct Candidate {
 
 // The sampling state of one request. Not thread-safe.
 //
-// Order of operations: repetition penalty (a positive logit is divided, a negative one multiplied), frequency and presence penalty,
-// logit_bias, temperature, top_k, top_p (the smallest set of best tokens that holds at least top_p of what top_k left), min_p (tokens
-// at least min_p times as probable as the best). Equal logits rank by token id, lowest first. The n-th output token is drawn by the
-// n-th number of the seed.
+// Order of operations: repetition penalty (a positive logit is divided, a negative one multiplied), frequency
+// and presence penalty, logit_bias, temperature, top_k, top_p (the smallest set of best tokens that holds at
+// least top_p of what top_k left), min_p (tokens at least min_p times as probable as the best). Equal logits
+// rank by token id, lowest first. The n-th output token is drawn by the n-th number of the seed.
 class Sampler {
  public:
   explicit Sampler(SamplingParams params) : params_(std::move(params)) {}
@@ -47,17 +48,18 @@ class Sampler {
   void ObservePrompt(std::span<const uint32_t> tokens);
   void ObserveOutput(uint32_t token);
 
-  // Chooses the next token; `logits` [vocabulary] is scratch afterwards. Does not observe it. INTERNAL if the logits hold a NaN or
-  // +infinity, or nothing but −infinity.
+  // Chooses the next token; `logits` [vocabulary] is scratch afterwards. Does not observe it. INTERNAL if the
+  // logits hold a NaN or +infinity, or nothing but −infinity.
   absl::StatusOr<uint32_t> Sample(std::span<float> logits) const;
-  // What Sample draws from: the tokens that are left, with probabilities that sum to 1. One candidate if greedy.
+  // What Sample draws from: the tokens that are left, with probabilities that sum to 1. One candidate if
+  // greedy.
   absl::StatusOr<std::vector<Candidate>> Distribution(std::span<float> logits) const;
 
  private:
   void Adjust(std::span<float> logits) const;
 
   SamplingParams params_;
-  absl::flat_hash_set<uint32_t> seen_;                   // prompt and output, if the repetition penalty needs it
+  absl::flat_hash_set<uint32_t> seen_;  // prompt and output, if the repetition penalty needs it
   absl::flat_hash_map<uint32_t, uint32_t> output_count_;  // times each output token appeared
   uint64_t outputs_ = 0;
 };

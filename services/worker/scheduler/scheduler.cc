@@ -22,17 +22,23 @@ std::string RandomId() {
 absl::Status SchedulerOptions::Validate() const {
   if (max_running == 0) return absl::InvalidArgumentError("max_running is 0, must be at least 1");
   if (chunk_tokens == 0 || chunk_tokens % kBlockTokens != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("chunk_tokens is ", chunk_tokens, ", must be a multiple of ", kBlockTokens));
+    return absl::InvalidArgumentError(
+        absl::StrCat("chunk_tokens is ", chunk_tokens, ", must be a multiple of ", kBlockTokens));
   }
   if (store_timeout.count() <= 0) {
-    return absl::InvalidArgumentError(absl::StrCat("store_timeout is ", store_timeout.count(), " ms, must be above 0"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("store_timeout is ", store_timeout.count(), " ms, must be above 0"));
   }
-  if (fetch_threads < 1) return absl::InvalidArgumentError(absl::StrCat("fetch_threads is ", fetch_threads, ", must be at least 1"));
+  if (fetch_threads < 1)
+    return absl::InvalidArgumentError(
+        absl::StrCat("fetch_threads is ", fetch_threads, ", must be at least 1"));
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<Scheduler>> Scheduler::Start(Engine& engine, std::shared_ptr<store::KvStore> store,
-                                                            const SchedulerOptions& options, WorkerMetrics& metrics) {
+absl::StatusOr<std::unique_ptr<Scheduler>> Scheduler::Start(Engine& engine,
+                                                            std::shared_ptr<store::KvStore> store,
+                                                            const SchedulerOptions& options,
+                                                            WorkerMetrics& metrics) {
   QUIRE_RETURN_IF_ERROR(options.Validate());
   std::unique_ptr<Scheduler> scheduler(new Scheduler(engine, options, metrics));
   Scheduler& s = *scheduler;
@@ -75,8 +81,9 @@ absl::StatusOr<std::shared_ptr<Generation>> Scheduler::Submit(GenerateSpec spec)
     if (draining_) return absl::UnavailableError("the worker is shutting down");
     if (running_count_ + waiting_.size() >= size_t{options_.max_running} + options_.max_waiting) {
       metrics_.requests[static_cast<size_t>(Finish::kNone)]->Increment();
-      return absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", running_count_, " requests run and ", waiting_.size(),
-                                                       " wait, the limits are ", options_.max_running, " and ", options_.max_waiting));
+      return absl::ResourceExhaustedError(
+          absl::StrCat("the queue is full: ", running_count_, " requests run and ", waiting_.size(),
+                       " wait, the limits are ", options_.max_running, " and ", options_.max_waiting));
     }
     if (!by_id_.emplace(generation->id(), generation).second) {
       return absl::AlreadyExistsError(absl::StrCat("request_id ", generation->id(), " is in use"));
@@ -98,8 +105,9 @@ bool Scheduler::Abort(const std::string& id) {
 
 LoadFigures Scheduler::Load() const {
   std::lock_guard lock(mutex_);
-  return {running_count_,        static_cast<uint32_t>(waiting_.size()), options_.max_running, options_.max_waiting,
-          kv_bytes_.load(), link_ != nullptr && link_->usable()};
+  return {running_count_,       static_cast<uint32_t>(waiting_.size()),
+          options_.max_running, options_.max_waiting,
+          kv_bytes_.load(),     link_ != nullptr && link_->usable()};
 }
 
 void Scheduler::Drain(std::chrono::milliseconds timeout) {
@@ -157,8 +165,9 @@ void Scheduler::EndCancelled() {
   std::vector<std::unique_ptr<Request>> ended;
   {
     std::lock_guard lock(mutex_);
-    auto first = std::stable_partition(waiting_.begin(), waiting_.end(),
-                                       [](const auto& request) { return !request->generation()->cancelled(); });
+    auto first = std::stable_partition(waiting_.begin(), waiting_.end(), [](const auto& request) {
+      return !request->generation()->cancelled();
+    });
     std::move(first, waiting_.end(), std::back_inserter(ended));
     waiting_.erase(first, waiting_.end());
     for (auto& request : ended) Forget(*request);
@@ -199,9 +208,11 @@ bool Scheduler::DecodeTurn() {
 bool Scheduler::PrefillTurn() {
   std::vector<Request*> prefilling;
   for (auto& request : running_) {
-    if (request->state() == Request::State::kPrefilling && !request->generation()->cancelled()) prefilling.push_back(request.get());
+    if (request->state() == Request::State::kPrefilling && !request->generation()->cancelled())
+      prefilling.push_back(request.get());
   }
-  std::stable_sort(prefilling.begin(), prefilling.end(), [](const Request* a, const Request* b) { return a->last_turn < b->last_turn; });
+  std::stable_sort(prefilling.begin(), prefilling.end(),
+                   [](const Request* a, const Request* b) { return a->last_turn < b->last_turn; });
   uint32_t computed = 0;
   for (Request* request : prefilling) {
     uint32_t chunk = request->NextChunk(context_);
@@ -219,8 +230,9 @@ void Scheduler::Retire() {
   kv_bytes_ = kv_bytes;
   metrics_.kv_bytes.Set(static_cast<double>(kv_bytes));
 
-  auto first = std::stable_partition(running_.begin(), running_.end(),
-                                     [](const auto& request) { return request->state() != Request::State::kEnded; });
+  auto first = std::stable_partition(running_.begin(), running_.end(), [](const auto& request) {
+    return request->state() != Request::State::kEnded;
+  });
   bool idle;
   {
     std::lock_guard lock(mutex_);

@@ -23,9 +23,9 @@
 namespace quire::worker {
 
 struct SchedulerOptions {
-  uint32_t max_running = 8;                       // requests that hold KV at a time; at least 1
-  uint32_t max_waiting = 64;                      // requests in the queue behind them
-  uint32_t chunk_tokens = 512;                    // prompt tokens computed between two rounds of decode steps; a multiple of 64
+  uint32_t max_running = 8;     // requests that hold KV at a time; at least 1
+  uint32_t max_waiting = 64;    // requests in the queue behind them
+  uint32_t chunk_tokens = 512;  // prompt tokens computed between two rounds of decode steps; a multiple of 64
   std::chrono::milliseconds store_timeout{2000};  // how long a request waits for its prefix
   int fetch_threads = 4;                          // prefixes fetched at a time
   StoreLinkOptions link;
@@ -41,24 +41,29 @@ struct LoadFigures {
   bool store_connected = false;
 };
 
-// Requests are admitted first come, first served. One thread goes round: each decoding request gets one token, then prefilling
-// requests get chunk_tokens between them, the one that waited longest for its turn first. So decodes go on while long prompts are computed, and
-// a short prompt overtakes a long one. All calls are thread-safe.
+// Requests are admitted first come, first served. One thread goes round: each decoding request gets one
+// token, then prefilling requests get chunk_tokens between them, the one that waited longest for its turn
+// first. So decodes go on while long prompts are computed, and a short prompt overtakes a long one. All calls
+// are thread-safe.
 class Scheduler {
  public:
-  // `engine` is borrowed and must outlive the scheduler, as must `metrics`. `store` may be null. Waits for the store to answer once, at most
-  // store_timeout.
-  static absl::StatusOr<std::unique_ptr<Scheduler>> Start(Engine& engine, std::shared_ptr<store::KvStore> store,
-                                                          const SchedulerOptions& options, WorkerMetrics& metrics);
+  // `engine` is borrowed and must outlive the scheduler, as must `metrics`. `store` may be null. Waits for
+  // the store to answer once, at most store_timeout.
+  static absl::StatusOr<std::unique_ptr<Scheduler>> Start(Engine& engine,
+                                                          std::shared_ptr<store::KvStore> store,
+                                                          const SchedulerOptions& options,
+                                                          WorkerMetrics& metrics);
   // Aborts what runs. Waits for calls to the engine and the store that are under way.
   ~Scheduler();
 
-  // INVALID_ARGUMENT; ALREADY_EXISTS for an id in use; RESOURCE_EXHAUSTED if the queue is full; UNAVAILABLE while draining.
+  // INVALID_ARGUMENT; ALREADY_EXISTS for an id in use; RESOURCE_EXHAUSTED if the queue is full; UNAVAILABLE
+  // while draining.
   absl::StatusOr<std::shared_ptr<Generation>> Submit(GenerateSpec spec);
   // Cancels by id; false if there is no such request.
   bool Abort(const std::string& id);
   LoadFigures Load() const;
-  // Refuses new requests, lets the others finish until `timeout`, then aborts them; then lets the offload finish in what time is left.
+  // Refuses new requests, lets the others finish until `timeout`, then aborts them; then lets the offload
+  // finish in what time is left.
   void Drain(std::chrono::milliseconds timeout);
 
   // Null without a store.

@@ -7,9 +7,10 @@
 
 namespace quire::worker {
 
-// Passes text through until a stop string appears in it, and holds back whatever may still become one, so that no part of a stop
-// string is ever passed on. The stop string whose last byte comes first wins, and of those that end together the longest: the
-// result does not depend on how the text was cut into pieces. Not thread-safe.
+// Passes text through until a stop string appears in it, and holds back whatever may still become one, so
+// that no part of a stop string is ever passed on. The stop string whose last byte comes first wins, and of
+// those that end together the longest: the result does not depend on how the text was cut into pieces. Not
+// thread-safe.
 class StopMatcher {
  public:
   // Each at least one byte. None: everything passes at once.

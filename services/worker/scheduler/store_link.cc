@@ -10,7 +10,8 @@
 namespace quire::worker {
 namespace {
 
-// Whether a status speaks of the store as a whole. Refusals of one call (a tenant it may not name, a full tier, a missing parent) don't.
+// Whether a status speaks of the store as a whole. Refusals of one call (a tenant it may not name, a full
+// tier, a missing parent) don't.
 bool IsOutage(absl::StatusCode code) {
   switch (code) {
     case absl::StatusCode::kUnavailable:
@@ -29,8 +30,8 @@ bool IsOutage(absl::StatusCode code) {
 
 }  // namespace
 
-StoreLink::StoreLink(std::shared_ptr<store::KvStore> store, const Layout& layout, const StoreLinkOptions& options,
-                     WorkerMetrics& metrics)
+StoreLink::StoreLink(std::shared_ptr<store::KvStore> store, const Layout& layout,
+                     const StoreLinkOptions& options, WorkerMetrics& metrics)
     : store_(std::move(store)),
       layout_(layout),
       fingerprint_(layout.Fingerprint()),
@@ -61,8 +62,8 @@ absl::Status StoreLink::Register() {
   absl::StatusOr<Digest> theirs = store_->RegisterLayout(layout_);
   if (!theirs.ok()) return theirs.status();
   if (*theirs != fingerprint_) {
-    return absl::UnknownError(
-        absl::StrCat("the store gives this layout the fingerprint ", theirs->Hex(), ", it is ", fingerprint_.Hex()));
+    return absl::UnknownError(absl::StrCat("the store gives this layout the fingerprint ", theirs->Hex(),
+                                           ", it is ", fingerprint_.Hex()));
   }
   return absl::OkStatus();
 }

@@ -19,15 +19,17 @@ struct StoreLinkOptions {
   std::chrono::milliseconds longest_retry{30'000};
 };
 
-// A circuit breaker around a KvStore. A failure of the store as a whole (down, out of time, a broken call) opens it: requests then
-// go on at once as if there were no store, while a thread of its own tries RegisterLayout again, with growing pauses, until that
-// works. Pauses after a call start over only when a fetch has worked, so that a store which registers quickly and fetches
-// slowly is not waited for by request after request. Thread-safe.
+// A circuit breaker around a KvStore. A failure of the store as a whole (down, out of time, a broken call)
+// opens it: requests then go on at once as if there were no store, while a thread of its own tries
+// RegisterLayout again, with growing pauses, until that works. Pauses after a call start over only when a
+// fetch has worked, so that a store which registers quickly and fetches slowly is not waited for by request
+// after request. Thread-safe.
 class StoreLink {
  public:
   using Clock = std::chrono::steady_clock;
 
-  StoreLink(std::shared_ptr<store::KvStore> store, const Layout& layout, const StoreLinkOptions& options, WorkerMetrics& metrics);
+  StoreLink(std::shared_ptr<store::KvStore> store, const Layout& layout, const StoreLinkOptions& options,
+            WorkerMetrics& metrics);
   ~StoreLink();
 
   bool usable() const { return usable_.load(std::memory_order_acquire); }
@@ -43,7 +45,8 @@ class StoreLink {
   absl::Status Register();
   // A fetch has worked.
   void Succeeded();
-  // A call has failed: counted, and the circuit opens if the failure is the store's rather than this call's own.
+  // A call has failed: counted, and the circuit opens if the failure is the store's rather than this call's
+  // own.
   void Failed(StoreOp op, const absl::Status& status);
 
  private:

@@ -1,4 +1,5 @@
-// What the scheduler thread sleeps on. Whatever may give it work signals it; signals that come while it works are not lost.
+// What the scheduler thread sleeps on. Whatever may give it work signals it; signals that come while it works
+// are not lost.
 #pragma once
 
 #include <chrono>
@@ -19,7 +20,8 @@ class WakeUp {
     }
     changed_.notify_one();
   }
-  // Returns at once if a signal came since the last wait, else at the next one or at `until`. One waiter at a time.
+  // Returns at once if a signal came since the last wait, else at the next one or at `until`. One waiter at a
+  // time.
   void WaitUntil(Clock::time_point until) {
     std::unique_lock lock(mutex_);
     if (until == Clock::time_point::max()) {

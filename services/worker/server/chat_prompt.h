@@ -16,8 +16,9 @@ struct ChatPrompt {
   std::vector<uint32_t> tokens;
 };
 
-// Applies the model's chat template. The template writes the special tokens itself, so none is added. INVALID_ARGUMENT naming the field
-// that is wrong, or with the template's own message; FAILED_PRECONDITION if the model has no template.
+// Applies the model's chat template. The template writes the special tokens itself, so none is added.
+// INVALID_ARGUMENT naming the field that is wrong, or with the template's own message; FAILED_PRECONDITION if
+// the model has no template.
 absl::StatusOr<ChatPrompt> RenderChat(const Engine& engine, const v1::RenderChatRequest& request);
 
 }  // namespace quire::worker

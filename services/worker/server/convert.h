@@ -8,8 +8,8 @@
 
 namespace quire::worker {
 
-// Tokenises the prompt where it comes as text or chat. What Scheduler::Submit checks is not checked here. A request without a seed gets a
-// random one.
+// Tokenises the prompt where it comes as text or chat. What Scheduler::Submit checks is not checked here. A
+// request without a seed gets a random one.
 absl::StatusOr<GenerateSpec> ToSpec(const Engine& engine, const v1::GenerateRequest& request);
 
 // Appends a piece of output to `response`.

@@ -26,7 +26,8 @@ absl::Status Stream(grpc::ServerContext& context, const Tokenizer& tokenizer, Ge
   response.set_request_id(generation.id());
   for (;;) {
     std::optional<Output> output = generation.Next(kCancellationPoll);
-    if (context.IsCancelled()) return absl::CancelledError("the client cancelled the call or its deadline passed");
+    if (context.IsCancelled())
+      return absl::CancelledError("the client cancelled the call or its deadline passed");
     if (!output.has_value()) continue;
     AddOutput(tokenizer, *output, &response);
     if (!writer.Write(response)) return absl::CancelledError("the client is gone");
@@ -51,7 +52,8 @@ absl::Status InferenceService::Serve(std::shared_ptr<Engine> engine, std::shared
   model->engine = std::move(engine);
   model->kv_codec = kv_codec.ToString();
   model->created = static_cast<int64_t>(std::time(nullptr));
-  QUIRE_ASSIGN_OR_RETURN(model->scheduler, Scheduler::Start(*model->engine, std::move(store), options, metrics_));
+  QUIRE_ASSIGN_OR_RETURN(model->scheduler,
+                         Scheduler::Start(*model->engine, std::move(store), options, metrics_));
   std::lock_guard lock(mutex_);
   if (model_ != nullptr) return absl::FailedPreconditionError("a model is already served");
   model_ = std::move(model);
@@ -79,7 +81,8 @@ grpc::Status InferenceService::Generate(grpc::ServerContext* context, const v1::
   return ToGrpc(Stream(*context, *(*model)->engine->tokenizer(), **generation, *writer));
 }
 
-grpc::Status InferenceService::Abort(grpc::ServerContext*, const v1::AbortRequest* request, v1::AbortResponse* response) {
+grpc::Status InferenceService::Abort(grpc::ServerContext*, const v1::AbortRequest* request,
+                                     v1::AbortResponse* response) {
   auto model = Loaded();
   if (!model.ok()) return ToGrpc(model.status());
   if (request->request_id().empty()) return ToGrpc(absl::InvalidArgumentError("request_id is empty"));
@@ -87,10 +90,12 @@ grpc::Status InferenceService::Abort(grpc::ServerContext*, const v1::AbortReques
   return grpc::Status::OK;
 }
 
-grpc::Status InferenceService::Tokenize(grpc::ServerContext*, const v1::TokenizeRequest* request, v1::TokenizeResponse* response) {
+grpc::Status InferenceService::Tokenize(grpc::ServerContext*, const v1::TokenizeRequest* request,
+                                        v1::TokenizeResponse* response) {
   auto model = Loaded();
   if (!model.ok()) return ToGrpc(model.status());
-  auto tokens = (*model)->engine->tokenizer()->Encode(request->text(), request->parse_special(), request->add_special());
+  auto tokens = (*model)->engine->tokenizer()->Encode(request->text(), request->parse_special(),
+                                                      request->add_special());
   if (!tokens.ok()) return ToGrpc(tokens.status());
   response->mutable_tokens()->Add(tokens->begin(), tokens->end());
   return grpc::Status::OK;
@@ -139,7 +144,8 @@ grpc::Status InferenceService::DescribeModel(grpc::ServerContext*, const v1::Des
   return grpc::Status::OK;
 }
 
-grpc::Status InferenceService::Load(grpc::ServerContext*, const v1::LoadRequest*, v1::LoadResponse* response) {
+grpc::Status InferenceService::Load(grpc::ServerContext*, const v1::LoadRequest*,
+                                    v1::LoadResponse* response) {
   auto model = Loaded();
   if (!model.ok()) return ToGrpc(model.status());
   LoadFigures load = (*model)->scheduler->Load();

@@ -23,7 +23,9 @@ void AppendUtf8(uint32_t c, std::string* out) {
 
 // GPT-2 writes bytes that are not printable as code points from 256 on.
 std::string ByteSymbol(uint32_t byte) {
-  auto printable = [](uint32_t b) { return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174 && b <= 255); };
+  auto printable = [](uint32_t b) {
+    return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174 && b <= 255);
+  };
   uint32_t c = byte;
   if (!printable(byte)) {
     c = 256;
@@ -40,7 +42,9 @@ void WriteToken(uint32_t token, float* k) {
   k[0] = static_cast<float>(token & 15);
   k[1] = static_cast<float>(token >> 4);
 }
-uint32_t ReadToken(const float* k) { return static_cast<uint32_t>(k[0]) + (static_cast<uint32_t>(k[1]) << 4); }
+uint32_t ReadToken(const float* k) {
+  return static_cast<uint32_t>(k[0]) + (static_cast<uint32_t>(k[1]) << 4);
+}
 
 uint32_t LetterOf(std::span<const uint32_t> history) {
   uint64_t hash = Xxh3({reinterpret_cast<const uint8_t*>(history.data()), history.size_bytes()});
@@ -60,7 +64,9 @@ std::shared_ptr<const Tokenizer> ByteTokenizer() {
     }
     GgufBuilder b;
     b.String("tokenizer.ggml.model", "gpt2").String("tokenizer.ggml.pre", "gpt-2");
-    b.Strings("tokenizer.ggml.tokens", tokens).Strings("tokenizer.ggml.merges", {}).I32s("tokenizer.ggml.token_type", types);
+    b.Strings("tokenizer.ggml.tokens", tokens)
+        .Strings("tokenizer.ggml.merges", {})
+        .I32s("tokenizer.ggml.token_type", types);
     b.U32("tokenizer.ggml.eos_token_id", kEnd);
     static const std::vector<uint8_t> bytes = b.Build();
     auto file = GgufFile::Parse(bytes);
@@ -75,7 +81,8 @@ std::shared_ptr<const Tokenizer> ByteTokenizer() {
 std::shared_ptr<const ChatTemplate> TurnTemplate() {
   return *ChatTemplate::Parse(
       "{% for m in messages %}{% if m['role'] == 'bad' %}{{ raise_exception('no such role') }}{% endif %}"
-      "<|turn|>{{ m['role'] }}:{{ m['content'] }}{% endfor %}{% if tools %}[{{ tools[0]['name'] }}]{% endif %}"
+      "<|turn|>{{ m['role'] }}:{{ m['content'] }}{% endfor %}{% if tools %}[{{ tools[0]['name'] }}]{% endif "
+      "%}"
       "{% if style %}({{ style }}){% endif %}{% if add_generation_prompt %}<|turn|>assistant:{% endif %}",
       "", "<|end|>");
 }
@@ -87,7 +94,8 @@ BlockIdentity FakeSequence::NextIdentity(std::span<const uint32_t> tokens) const
   return {parent, BlockKey(parent, tokens), static_cast<uint32_t>(blocks_.size())};
 }
 
-absl::Status FakeSequence::Restore(std::span<const uint32_t> tokens, std::shared_ptr<const std::vector<uint8_t>> object) {
+absl::Status FakeSequence::Restore(std::span<const uint32_t> tokens,
+                                   std::shared_ptr<const std::vector<uint8_t>> object) {
   BlockIdentity identity = NextIdentity(tokens);
   QUIRE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::Open(codec_, identity, *object));
   QUIRE_RETURN_IF_ERROR(reader.Verify());
@@ -138,7 +146,8 @@ FakeEngine::FakeEngine(uint32_t context, uint64_t rotation_seed)
 
 absl::StatusOr<std::vector<float>> FakeEngine::Forward(Sequence& sequence, std::span<const uint32_t> tokens) {
   auto& fake = static_cast<FakeSequence&>(sequence);
-  Call call{fake.tokens_.empty() ? tokens[0] : fake.tokens_[0], fake.length(), static_cast<uint32_t>(tokens.size())};
+  Call call{fake.tokens_.empty() ? tokens[0] : fake.tokens_[0], fake.length(),
+            static_cast<uint32_t>(tokens.size())};
   if (before) QUIRE_RETURN_IF_ERROR(before(call));
   QUIRE_RETURN_IF_ERROR(fake.Append(tokens, encodable));
   {
@@ -147,7 +156,8 @@ absl::StatusOr<std::vector<float>> FakeEngine::Forward(Sequence& sequence, std::
   }
   // Every token may be drawn at temperature 1, the chosen one most likely.
   std::vector<float> logits(kFakeVocabulary, -20.0f);
-  for (uint32_t token = 'a'; token <= 'z'; ++token) logits[token] = static_cast<float>((token * 7) % 5) * 0.3f;
+  for (uint32_t token = 'a'; token <= 'z'; ++token)
+    logits[token] = static_cast<float>((token * 7) % 5) * 0.3f;
   logits[next(fake.tokens_)] = 4.0f;
   return logits;
 }

@@ -1,5 +1,6 @@
-// An engine without a model: the next token is a function of the whole history. Its blocks are real objects (codec raw, the tokens written
-// into K), and a restored block's tokens are read back from the object, so a wrong object changes the text that follows.
+// An engine without a model: the next token is a function of the whole history. Its blocks are real objects
+// (codec raw, the tokens written into K), and a restored block's tokens are read back from the object, so a
+// wrong object changes the text that follows.
 #pragma once
 
 #include <atomic>
@@ -27,10 +28,12 @@ std::vector<uint32_t> ByteTokens(std::string_view text);
 
 class FakeSequence : public Sequence {
  public:
-  FakeSequence(std::shared_ptr<const BlockCodec> codec, const Digest& root) : codec_(std::move(codec)), root_(root) {}
+  FakeSequence(std::shared_ptr<const BlockCodec> codec, const Digest& root)
+      : codec_(std::move(codec)), root_(root) {}
   uint32_t length() const override { return static_cast<uint32_t>(tokens_.size()); }
   std::span<const SealedBlock> blocks() const override { return blocks_; }
-  absl::Status Restore(std::span<const uint32_t> tokens, std::shared_ptr<const std::vector<uint8_t>> object) override;
+  absl::Status Restore(std::span<const uint32_t> tokens,
+                       std::shared_ptr<const std::vector<uint8_t>> object) override;
   uint64_t kv_bytes() const override { return 8 * tokens_.size(); }
 
   const std::vector<uint32_t>& tokens() const { return tokens_; }
@@ -61,13 +64,15 @@ class FakeEngine : public Engine {
   const Layout& layout() const override { return codec_->layout(); }
   std::shared_ptr<const Tokenizer> tokenizer() const override { return tokenizer_; }
   std::shared_ptr<const ChatTemplate> chat_template() const override { return chat_template_; }
-  std::unique_ptr<Sequence> NewSequence(const Digest& root) override { return std::make_unique<FakeSequence>(codec_, root); }
+  std::unique_ptr<Sequence> NewSequence(const Digest& root) override {
+    return std::make_unique<FakeSequence>(codec_, root);
+  }
   absl::StatusOr<std::vector<float>> Forward(Sequence& sequence, std::span<const uint32_t> tokens) override;
 
   // Set these before the engine is used.
-  Next next;                                           // default: a letter that depends on all of the history
-  std::function<absl::Status(const Call&)> before;     // called in Forward; may wait, may fail it
-  bool encodable = true;                               // false: blocks can't be coded, as after a NaN
+  Next next;                                        // default: a letter that depends on all of the history
+  std::function<absl::Status(const Call&)> before;  // called in Forward; may wait, may fail it
+  bool encodable = true;                            // false: blocks can't be coded, as after a NaN
 
   std::vector<Call> calls() const;
   uint64_t computed_tokens() const;
@@ -82,7 +87,8 @@ class FakeEngine : public Engine {
   std::vector<Call> calls_;
 };
 
-// A `next` that writes `text` after a prompt of any length, then ends. Token by token: each entry is one token's bytes or kEnd.
+// A `next` that writes `text` after a prompt of any length, then ends. Token by token: each entry is one
+// token's bytes or kEnd.
 FakeEngine::Next Writes(std::vector<uint32_t> tokens, size_t prompt_tokens);
 
 // A door that tests close and open: Wait returns once it is open.

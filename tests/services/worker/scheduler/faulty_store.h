@@ -16,20 +16,20 @@ class FaultyStore : public store::KvStore {
  public:
   enum Fault {
     kNone,
-    kDown,           // every call UNAVAILABLE
-    kHangLookup,     // Lookup waits for the gate
-    kHangGet,        // Get waits for the gate before its first block
-    kHangAfterTwo,   // Get waits for the gate after two blocks
-    kDiesInGet,      // UNAVAILABLE after two blocks
-    kCorrupt,        // one byte of the second block is another
-    kOtherLayout,    // the second block is an object of another layout
-    kSwapped,        // the second block comes first
-    kMissesInGet,    // DATA_LOSS instead of the second block
-    kForgets,        // NOT_FOUND until RegisterLayout, as after a restart
+    kDown,              // every call UNAVAILABLE
+    kHangLookup,        // Lookup waits for the gate
+    kHangGet,           // Get waits for the gate before its first block
+    kHangAfterTwo,      // Get waits for the gate after two blocks
+    kDiesInGet,         // UNAVAILABLE after two blocks
+    kCorrupt,           // one byte of the second block is another
+    kOtherLayout,       // the second block is an object of another layout
+    kSwapped,           // the second block comes first
+    kMissesInGet,       // DATA_LOSS instead of the second block
+    kForgets,           // NOT_FOUND until RegisterLayout, as after a restart
     kOtherFingerprint,  // RegisterLayout answers another one
-    kHangPut,        // BeginPut waits for the gate
-    kFull,           // Commit: RESOURCE_EXHAUSTED
-    kDenied,         // PERMISSION_DENIED but for RegisterLayout
+    kHangPut,           // BeginPut waits for the gate
+    kFull,              // Commit: RESOURCE_EXHAUSTED
+    kDenied,            // PERMISSION_DENIED but for RegisterLayout
   };
 
   FaultyStore() : local_(MakeLocal()) {}
@@ -65,7 +65,8 @@ class FaultyStore : public store::KvStore {
     return local()->Lookup(ns, keys, options);
   }
 
-  absl::StatusOr<std::unique_ptr<store::PutSession>> BeginPut(const store::Namespace& ns, std::span<const store::BlockAnnounce> blocks,
+  absl::StatusOr<std::unique_ptr<store::PutSession>> BeginPut(const store::Namespace& ns,
+                                                              std::span<const store::BlockAnnounce> blocks,
                                                               const store::PutOptions& options) override {
     ++puts;
     if (fault == kDown) return Down();
@@ -77,8 +78,8 @@ class FaultyStore : public store::KvStore {
     return std::make_unique<Session>(*this, *std::move(session));
   }
 
-  absl::Status Get(const store::Namespace& ns, std::span<const BlockIdentity> blocks, const store::GetOptions& options,
-                   const store::GetSink& sink) override {
+  absl::Status Get(const store::Namespace& ns, std::span<const BlockIdentity> blocks,
+                   const store::GetOptions& options, const store::GetSink& sink) override {
     ++gets;
     if (fault == kDown) return Down();
     if (fault == kHangGet) gate.Wait();
@@ -106,7 +107,8 @@ class FaultyStore : public store::KvStore {
     return stop.ok() ? status : stop;
   }
 
-  absl::StatusOr<uint32_t> Delete(const store::Namespace& ns, std::span<const Digest> keys, bool force) override {
+  absl::StatusOr<uint32_t> Delete(const store::Namespace& ns, std::span<const Digest> keys,
+                                  bool force) override {
     ++deletes;
     return local()->Delete(ns, keys, force);
   }
@@ -115,7 +117,8 @@ class FaultyStore : public store::KvStore {
  private:
   class Session : public store::PutSession {
    public:
-    Session(FaultyStore& store, std::unique_ptr<store::PutSession> inner) : store_(store), inner_(std::move(inner)) {}
+    Session(FaultyStore& store, std::unique_ptr<store::PutSession> inner)
+        : store_(store), inner_(std::move(inner)) {}
     const std::vector<uint32_t>& wanted() const override { return inner_->wanted(); }
     absl::Status Write(uint32_t block, uint64_t offset, Bytes data) override {
       ++store_.writes;

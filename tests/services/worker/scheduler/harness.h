@@ -63,7 +63,8 @@ inline GenerateSpec Greedy(std::vector<uint32_t> prompt, uint32_t max_tokens) {
 
 class Harness {
  public:
-  explicit Harness(std::shared_ptr<store::KvStore> store = nullptr, SchedulerOptions options = {}, uint32_t context = 4096)
+  explicit Harness(std::shared_ptr<store::KvStore> store = nullptr, SchedulerOptions options = {},
+                   uint32_t context = 4096)
       : engine(context), store_(std::move(store)), options_(options) {}
 
   // Starts at the first use, so that a test can set the engine up.

@@ -1,4 +1,5 @@
-// The scheduler with a store: prefixes are restored, blocks are offloaded, and no failure of the store shows in a text.
+// The scheduler with a store: prefixes are restored, blocks are offloaded, and no failure of the store shows
+// in a text.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -37,7 +38,9 @@ class Prefixes : public ::testing::Test {
     EXPECT_TRUE(h.scheduler().offloader()->Flush(kPatience));
     return r;
   }
-  double Failures(Harness& h, StoreOp op) { return h.metrics.store_failures[static_cast<size_t>(op)]->Value(); }
+  double Failures(Harness& h, StoreOp op) {
+    return h.metrics.store_failures[static_cast<size_t>(op)]->Value();
+  }
 
   std::shared_ptr<FaultyStore> store_ = std::make_shared<FaultyStore>();
   std::unique_ptr<Harness> harness_;
@@ -86,7 +89,8 @@ TEST_F(Prefixes, APromptOfWholeBlocksComputesItsLast) {
   Result second = Warm(h, Greedy(Prompt(192), 5));
   EXPECT_EQ(second.usage.cached_tokens, 128u);
   EXPECT_EQ(second.text, first.text);
-  EXPECT_EQ(h.metrics.offload_present_blocks.Value(), 1) << "the third block was computed again, and not sent again";
+  EXPECT_EQ(h.metrics.offload_present_blocks.Value(), 1)
+      << "the third block was computed again, and not sent again";
   EXPECT_EQ(h.metrics.offloaded_blocks.Value(), 3);
 }
 
@@ -154,7 +158,7 @@ TEST_F(Prefixes, BlocksThatCannotBeCodedStayHere) {
 struct FaultCase {
   const char* name;
   FaultyStore::Fault fault;
-  uint32_t cached;            // tokens that are restored all the same, of 448
+  uint32_t cached;                 // tokens that are restored all the same, of 448
   std::optional<StoreOp> counted;  // the failure that is
 };
 
@@ -311,7 +315,8 @@ TEST_F(Prefixes, AFullOffloadQueueDrops) {
   store_->gate.Open();
   store_->fault = FaultyStore::kNone;
   EXPECT_TRUE(h.scheduler().offloader()->Flush(kPatience));
-  EXPECT_EQ(h.metrics.offloaded_blocks.Value(), 10 - queued) << "the beginning of the chain, which is what can be used";
+  EXPECT_EQ(h.metrics.offloaded_blocks.Value(), 10 - queued)
+      << "the beginning of the chain, which is what can be used";
 }
 
 TEST_F(Prefixes, AFullStoreCostsNothingElse) {

@@ -20,9 +20,11 @@ using ::testing::HasSubstr;
 
 // The published test vectors of Philox4x32-10 (Random123's kat_vectors).
 TEST(Philox, KnownAnswers) {
-  EXPECT_EQ(Philox4x32({0, 0, 0, 0}, {0, 0}), (PhiloxBlock{0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u}));
+  EXPECT_EQ(Philox4x32({0, 0, 0, 0}, {0, 0}),
+            (PhiloxBlock{0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u}));
   const uint32_t f = 0xffffffffu;
-  EXPECT_EQ(Philox4x32({f, f, f, f}, {f, f}), (PhiloxBlock{0x408f276du, 0x41c83b0eu, 0xa20bc7c6u, 0x6d5451fdu}));
+  EXPECT_EQ(Philox4x32({f, f, f, f}, {f, f}),
+            (PhiloxBlock{0x408f276du, 0x41c83b0eu, 0xa20bc7c6u, 0x6d5451fdu}));
   EXPECT_EQ(Philox4x32({0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u}, {0xa4093822u, 0x299f31d0u}),
             (PhiloxBlock{0xd16cfe09u, 0x94fdccebu, 0x5001e420u, 0x24126ea1u}));
 }
@@ -84,7 +86,8 @@ TEST(Sampler, DistributionIsSoftmax) {
     std::vector<double> expected = Softmax(kLogits, params.temperature);
     auto got = Distribution(Sampler(params), kLogits);
     ASSERT_EQ(got.size(), kLogits.size());
-    for (uint32_t i = 0; i < kLogits.size(); ++i) EXPECT_NEAR(got[i], expected[i], 1e-6) << temperature << " " << i;
+    for (uint32_t i = 0; i < kLogits.size(); ++i)
+      EXPECT_NEAR(got[i], expected[i], 1e-6) << temperature << " " << i;
   }
 }
 
@@ -128,7 +131,8 @@ TEST(Sampler, TopPSetsForRandomLogits) {
 }
 
 TEST(Sampler, TopPCountsWhatTopKLeft) {
-  // Probabilities after top_k = 2: e/(e+1) = .731 and .269, so .7 needs one and .75 needs both; over all four tokens .7 would need two.
+  // Probabilities after top_k = 2: e/(e+1) = .731 and .269, so .7 needs one and .75 needs both; over all four
+  // tokens .7 would need two.
   std::vector<float> logits = {3, 2, 1.9f, 1.8f};
   SamplingParams params;
   params.top_k = 2;
@@ -152,8 +156,8 @@ TEST(Sampler, MinPSets) {
   }
 }
 
-// Pearson's statistic of `draws` draws against the probabilities; with 7 degrees of freedom it passes 24.3 once in a thousand times, and
-// the seeds here are fixed.
+// Pearson's statistic of `draws` draws against the probabilities; with 7 degrees of freedom it passes 24.3
+// once in a thousand times, and the seeds here are fixed.
 double ChiSquare(const SamplingParams& base, const std::map<uint32_t, double>& expected, int draws) {
   std::map<uint32_t, int> counts;
   for (int i = 0; i < draws; ++i) {
@@ -182,7 +186,9 @@ TEST(Sampler, DrawsFollowTheDistribution) {
   SamplingParams params;
   params.top_k = 4;
   double held = p[1] + p[3] + p[4] + p[5];
-  EXPECT_LT(ChiSquare(params, {{1, p[1] / held}, {3, p[3] / held}, {4, p[4] / held}, {5, p[5] / held}}, 40000), 16.3);
+  EXPECT_LT(
+      ChiSquare(params, {{1, p[1] / held}, {3, p[3] / held}, {4, p[4] / held}, {5, p[5] / held}}, 40000),
+      16.3);
 }
 
 TEST(Sampler, PositionsOfOneSeedFollowTheDistributionToo) {
@@ -230,7 +236,8 @@ TEST(Sampler, Penalties) {
   Sampler sampler(params);
   sampler.ObservePrompt(std::vector<uint32_t>{1, 2});
   for (uint32_t token : {5, 5, 6}) sampler.ObserveOutput(token);
-  // By hand: prompt 1: 2/2 − bias 2; prompt 2: −1·2; output 5: 2/2 − 2·.5 − .25; output 6: −3·2 − .5 − .25; bias 7: 0 + 1.5.
+  // By hand: prompt 1: 2/2 − bias 2; prompt 2: −1·2; output 5: 2/2 − 2·.5 − .25; output 6: −3·2 − .5 − .25;
+  // bias 7: 0 + 1.5.
   std::vector<float> expected = {0.1f, -1.0f, -2.0f, 1.5f, 0.7f, -0.25f, -6.75f, 1.5f};
   std::vector<double> p = Softmax(expected, 1);
   auto got = Distribution(sampler, kLogits);

@@ -95,7 +95,8 @@ TEST(Scheduler, CharactersAreSentWhole) {
   EXPECT_EQ(r.text, "é終🙂x");
   EXPECT_EQ(r.tokens.size(), 10u);
   for (const std::string& piece : r.pieces) {
-    EXPECT_TRUE(piece.empty() || (static_cast<unsigned char>(piece[0]) & 0xC0) != 0x80) << "a piece begins inside a character";
+    EXPECT_TRUE(piece.empty() || (static_cast<unsigned char>(piece[0]) & 0xC0) != 0x80)
+        << "a piece begins inside a character";
   }
   // Cut off inside a character.
   r = h.Run(Greedy(Prompt(3), 4));
@@ -128,7 +129,8 @@ TEST(Scheduler, RefusesWhatIsOutOfRange) {
     EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
     return std::string(status.message());
   };
-  EXPECT_EQ(message([](auto& s) { s.prompt = Prompt(200); }), "prompt has 200 tokens, the model's context is 128");
+  EXPECT_EQ(message([](auto& s) { s.prompt = Prompt(200); }),
+            "prompt has 200 tokens, the model's context is 128");
   EXPECT_THAT(message([](auto& s) { s.prompt.clear(); }), HasSubstr("no tokens"));
   EXPECT_THAT(message([](auto& s) { s.prompt = {1, 999}; }), HasSubstr("prompt[1] is token 999"));
   EXPECT_THAT(message([](auto& s) { s.stop.resize(17, "x"); }), HasSubstr("17"));
@@ -222,7 +224,9 @@ TEST(Scheduler, AShortPromptOvertakesALongOne) {
   Collect(*short_one);
   Collect(*long_one);
   std::vector<FakeEngine::Call> calls = h.engine.calls();
-  size_t at = std::find_if(calls.begin(), calls.end(), [&](const auto& c) { return c.first_token == little[0]; }) - calls.begin();
+  size_t at =
+      std::find_if(calls.begin(), calls.end(), [&](const auto& c) { return c.first_token == little[0]; }) -
+      calls.begin();
   EXPECT_LE(at, 2u);
 }
 
@@ -272,7 +276,8 @@ TEST(Scheduler, QueueIsBounded) {
   for (auto& generation : generations) EXPECT_EQ(Collect(*generation).finish, Finish::kLength);
   // Whoever sees the end of one may count on its place.
   for (int i = 0; i < 200; ++i) {
-    auto a = h.Submit(Greedy(Prompt(3), 1)), b = h.Submit(Greedy(Prompt(3), 1)), c = h.Submit(Greedy(Prompt(3), 1));
+    auto a = h.Submit(Greedy(Prompt(3), 1)), b = h.Submit(Greedy(Prompt(3), 1)),
+         c = h.Submit(Greedy(Prompt(3), 1));
     Collect(*c);
     Collect(*b);
     Collect(*a);

@@ -176,17 +176,24 @@ TEST_F(InferenceServiceTest, RefusesWhatIsOutOfRange) {
   Serve();
   EXPECT_THAT(Refusal([](auto& r) { r.clear_text(); }), HasSubstr("prompt is missing"));
   EXPECT_THAT(Refusal([](auto& r) { r.set_text(""); }), HasSubstr("prompt has no tokens"));
-  EXPECT_EQ(Refusal([](auto& r) { r.set_text(std::string(2000, 'a')); }), "prompt has 2000 tokens, the model's context is 1024");
-  EXPECT_THAT(Refusal([](auto& r) { r.mutable_tokens()->add_ids(300); }), HasSubstr("prompt[0] is token 300"));
+  EXPECT_EQ(Refusal([](auto& r) { r.set_text(std::string(2000, 'a')); }),
+            "prompt has 2000 tokens, the model's context is 1024");
+  EXPECT_THAT(Refusal([](auto& r) { r.mutable_tokens()->add_ids(300); }),
+              HasSubstr("prompt[0] is token 300"));
   EXPECT_THAT(Refusal([](auto& r) { r.mutable_chat(); }), HasSubstr("messages is empty"));
   EXPECT_THAT(Refusal([](auto& r) { r.mutable_sampling()->set_temperature(-1); }), HasSubstr("temperature"));
   EXPECT_THAT(Refusal([](auto& r) { r.mutable_sampling()->set_top_p(0); }), HasSubstr("top_p"));
   EXPECT_THAT(Refusal([](auto& r) { r.mutable_sampling()->set_min_p(2); }), HasSubstr("min_p"));
-  EXPECT_THAT(Refusal([](auto& r) { r.mutable_sampling()->set_repetition_penalty(0); }), HasSubstr("repetition_penalty"));
-  EXPECT_THAT(Refusal([](auto& r) { r.mutable_sampling()->set_frequency_penalty(3); }), HasSubstr("frequency_penalty"));
-  EXPECT_THAT(Refusal([](auto& r) { r.mutable_sampling()->set_presence_penalty(NAN); }), HasSubstr("presence_penalty"));
-  EXPECT_THAT(Refusal([](auto& r) { (*r.mutable_sampling()->mutable_logit_bias())[5000] = 1; }), HasSubstr("token 5000"));
-  EXPECT_THAT(Refusal([](auto& r) { r.set_request_id(std::string(200, 'a')); }), HasSubstr("request_id has 200 bytes, the limit is 128"));
+  EXPECT_THAT(Refusal([](auto& r) { r.mutable_sampling()->set_repetition_penalty(0); }),
+              HasSubstr("repetition_penalty"));
+  EXPECT_THAT(Refusal([](auto& r) { r.mutable_sampling()->set_frequency_penalty(3); }),
+              HasSubstr("frequency_penalty"));
+  EXPECT_THAT(Refusal([](auto& r) { r.mutable_sampling()->set_presence_penalty(NAN); }),
+              HasSubstr("presence_penalty"));
+  EXPECT_THAT(Refusal([](auto& r) { (*r.mutable_sampling()->mutable_logit_bias())[5000] = 1; }),
+              HasSubstr("token 5000"));
+  EXPECT_THAT(Refusal([](auto& r) { r.set_request_id(std::string(200, 'a')); }),
+              HasSubstr("request_id has 200 bytes, the limit is 128"));
   EXPECT_THAT(Refusal([](auto& r) { r.set_tenant(std::string(300, 'a')); }), HasSubstr("tenant"));
   EXPECT_THAT(Refusal([](auto& r) { r.set_salt(std::string(300, '\xff')); }), HasSubstr("salt"));
   EXPECT_THAT(Refusal([](auto& r) { r.set_top_logprobs(21); }), HasSubstr("top_logprobs"));
@@ -216,7 +223,8 @@ TEST_F(InferenceServiceTest, AClientThatCancelsEndsItsGeneration) {
   while (reader->Read(&m)) {
   }
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
-  // The handler has told the scheduler once the server has let go of the call; the step under way then is the last.
+  // The handler has told the scheduler once the server has let go of the call; the step under way then is the
+  // last.
   server_->Shutdown(kPatience);
   third.Open();
   service_->Drain(std::chrono::milliseconds(kPatience));
@@ -290,7 +298,9 @@ TEST_F(InferenceServiceTest, AbortAndLoad) {
 }
 
 TEST_F(InferenceServiceTest, AFailingEngineSaysWhy) {
-  engine_->before = [](const FakeEngine::Call& call) { return call.at < 4 ? absl::OkStatus() : absl::InternalError("broken"); };
+  engine_->before = [](const FakeEngine::Call& call) {
+    return call.at < 4 ? absl::OkStatus() : absl::InternalError("broken");
+  };
   Serve();
   Reply reply = Generate(Request("abc", 10));
   EXPECT_EQ(reply.status.error_code(), grpc::StatusCode::INTERNAL);
@@ -367,8 +377,10 @@ TEST_F(InferenceServiceTest, RenderChat) {
             "<|turn|>user:x\"y[f](dry)");
   EXPECT_THAT(render([](auto& r) { r.set_tools_json("{}"); }), HasSubstr("tools_json must be a JSON array"));
   EXPECT_THAT(render([](auto& r) { r.set_tools_json("[1"); }), HasSubstr("tools_json is not valid JSON"));
-  EXPECT_THAT(render([](auto& r) { r.set_variables_json("[]"); }), HasSubstr("variables_json must be a JSON object"));
-  EXPECT_THAT(render([](auto& r) { r.set_tools_json(std::string(100000, '[')); }), HasSubstr("deeper than 64"));
+  EXPECT_THAT(render([](auto& r) { r.set_variables_json("[]"); }),
+              HasSubstr("variables_json must be a JSON object"));
+  EXPECT_THAT(render([](auto& r) { r.set_tools_json(std::string(100000, '[')); }),
+              HasSubstr("deeper than 64"));
   EXPECT_THAT(render([](auto& r) { r.clear_messages(); }), HasSubstr("messages is empty"));
   EXPECT_THAT(render([](auto& r) { r.mutable_messages(0)->set_role(""); }), HasSubstr("messages[0].role"));
   EXPECT_THAT(render([](auto& r) { r.mutable_messages(0)->set_role("bad"); }), HasSubstr("no such role"));
