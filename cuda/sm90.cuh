@@ -37,28 +37,10 @@ __device__ __forceinline__ void CopyAsync16(uint32_t shared, const void* global,
 }
 __device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 __device__ __forceinline__ void WaitCopies() { asm volatile("cp.async.wait_group 0;" ::: "memory"); }
+// All groups but the last one.
+__device__ __forceinline__ void WaitForOlderCopies() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
 // Makes this thread's writes to shared memory visible to the matrix units and the copy engine.
 __device__ __forceinline__ void FenceAsyncProxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-
-// Transaction barriers: the copy engine arrives with bytes.
-__device__ __forceinline__ void InitBarrier(uint32_t barrier) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier) : "memory");
-}
-__device__ __forceinline__ void FenceBarrierInit() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-__device__ __forceinline__ void ExpectBytes(uint32_t barrier, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void WaitBarrier(uint32_t barrier, uint32_t phase) {
-  asm volatile(
-      "{\n.reg .pred done;\nwait:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra wait;\n}\n" ::"r"(barrier), "r"(phase) : "memory");
-}
-__device__ __forceinline__ void CopyBulk(uint32_t shared, const void* global, uint32_t bytes, uint32_t barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared), "l"(global), "r"(bytes),
-               "r"(barrier)
-               : "memory");
-}
 
 // A matrix in shared memory without swizzle: core matrices of 8 rows × 16 bytes, 128 bytes each; `k_step` bytes from one to the
 // next along k, `row_step` from one group of 8 rows to the next.

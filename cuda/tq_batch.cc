@@ -293,6 +293,8 @@ absl::Status TqBatch::CheckReports() const {
   return absl::OkStatus();
 }
 
+size_t TqBatch::memory_bytes() const { return impl_->device.bytes(); }
+
 size_t TqBatch::launches() const { return impl_->groups.size() + (impl_->rows.empty() ? 0 : 1); }
 
 size_t TqBatch::fast_tasks() const {

@@ -83,6 +83,9 @@ class TqBatch {
   // INVALID_ARGUMENT naming layer, head and token of the first vector with a NaN or an infinity.
   absl::Status CheckReports() const;
 
+  // Bytes that the lists take, on the device and once more pinned on the host.
+  size_t memory_bytes() const;
+
   // How many kernels a Run launches, and how many tasks go to the fast ones.
   size_t launches() const;
   size_t fast_tasks() const;

@@ -1,14 +1,16 @@
 // The fast decoder (sm_90a): one warpgroup a head.
 //
-// The copy engine brings a head's planes, scales and mean into shared memory, two heads ahead. A lane finds in its own words the
-// codes of just those values that a matrix fragment wants from it (for V after one 8 × 8 transposition a register), turns nibbles
-// into centroids by byte tables, and one warpgroup product with Rᵀ undoes the rotation. K's mean enters before the product, so the
-// whole affine step costs a multiplication and a fused one for two values; rows leave through shared memory as whole lines.
+// A warp brings its own words of a head's planes, and scales and mean, into shared memory, one head ahead; no other warp waits for
+// it. A lane finds in its words the codes of just those values that a matrix fragment wants from it (for V after one 8 × 8
+// transposition a register), turns nibbles into centroids by byte tables, and one warpgroup product with Rᵀ undoes the rotation.
+// K's mean enters before the product, so the whole affine step costs a multiplication and a fused one for two values; rows leave
+// through shared memory as whole lines.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include "cuda/element.cuh"
+#include "cuda/head_cursor.cuh"
 #include "cuda/sm90.cuh"
 #include "cuda/tq_fast.h"
 
@@ -19,12 +21,14 @@ struct DecodeShape {
   static constexpr int kWarpgroups = kDim == 64 ? 6 : kDim <= 128 ? 4 : 2;
   static constexpr int kThreads = 128 * kWarpgroups;
   static constexpr int kImageBytes = kDim * kDim * 2;
-  // One head's codes at up to 4 bits, in the order of the fields of `Stage`.
-  static constexpr int kCrumbBytes = 16 * kDim, kBitBytes = 8 * kDim;
+  static constexpr int kFours = kDim / 64;
+  static constexpr bool kPair = kDim / 32 % 2, kSingle = kDim / 16 % 2;
   static constexpr int kStages = 2;
+  // One warp's share of a head's codes at up to 4 bits: of each plane 32 lanes' runs of four units, the pair, the single one.
+  static constexpr int kCrumbs = 4 * kDim, kOnes = 2 * kDim;
   struct alignas(16) Stage {
-    uint8_t crumbs[kCrumbBytes];
-    uint8_t ones[2][kBitBytes];
+    uint8_t crumbs[kCrumbs];
+    uint8_t ones[2][kOnes];
     uint8_t scales[128];
     uint8_t corrections[3][64];  // after levels 1, 2, 3
     uint8_t mean[kDim];
@@ -32,73 +36,60 @@ struct DecodeShape {
   };
   // A warp's 16 rows on their way out, 256 bytes of each at a time.
   static constexpr int kRowPitch = 256 + 64, kRowBytes = 16 * kRowPitch;
-  static constexpr int kBarrierBytes = 8 * kStages;
-  static constexpr int kSharedBytes =
-      kImageBytes + kWarpgroups * (kStages * static_cast<int>(sizeof(Stage)) + 4 * kRowBytes + kBarrierBytes) + 16;
+  static constexpr int kSharedBytes = kImageBytes + kWarpgroups * 4 * (kStages * static_cast<int>(sizeof(Stage)) + kRowBytes);
 };
 
 template <int kDim, DType kOut>
 class FastDecoder {
   using Shape = DecodeShape<kDim>;
   using Stage = typename Shape::Stage;
-  static constexpr int kBlocks = kDim / 16, kTiles = kDim / 32, kFours = kDim / 64;
-  static constexpr bool kTail = kDim % 32 != 0, kPair = kDim / 32 % 2, kSingle = kDim / 16 % 2;
+  static constexpr int kBlocks = kDim / 16, kTiles = kDim / 32, kFours = Shape::kFours;
+  static constexpr bool kTail = kDim % 32 != 0, kPair = Shape::kPair, kSingle = Shape::kSingle;
   static constexpr int kN = kDim <= 128 ? kDim : kDim / 2;
   static constexpr int kSize = kOut == DType::kF32 ? 4 : 2;
 
  public:
   __device__ FastDecoder(const TqLaunch& launch, const FastDecodeTable& table, uint8_t* shared)
-      : launch_(launch), table_(table), group_(threadIdx.x / 128), thread_(threadIdx.x % 128), warp_(thread_ / 32), lane_(threadIdx.x % 32) {
+      : launch_(launch), table_(table), group_(UniformWarp() / 4), warp_(UniformWarp() % 4), lane_(threadIdx.x % 32) {
     image_ = SharedAddress(shared);
-    uint8_t* at = shared + Shape::kImageBytes;
-    stages_ = reinterpret_cast<Stage*>(at) + group_ * Shape::kStages;
-    at += Shape::kWarpgroups * Shape::kStages * sizeof(Stage);
-    rows_ = at + (group_ * 4 + warp_) * Shape::kRowBytes;
-    at += Shape::kWarpgroups * 4 * Shape::kRowBytes;
-    barriers_ = SharedAddress(at) + group_ * Shape::kBarrierBytes;
+    int warp = 4 * group_ + warp_;
+    stages_ = reinterpret_cast<Stage*>(shared + Shape::kImageBytes) + warp * Shape::kStages;
+    rows_ = shared + Shape::kImageBytes + Shape::kWarpgroups * 4 * Shape::kStages * sizeof(Stage) + warp * Shape::kRowBytes;
   }
 
-  __device__ void InitBarriers() {
-    if (thread_ == 0) {
-      for (int i = 0; i < Shape::kStages; ++i) InitBarrier(barriers_ + 8 * i);
-    }
+  __device__ HeadCursor First() const { return HeadCursor(launch_, blockIdx.x * Shape::kWarpgroups + group_, gridDim.x * Shape::kWarpgroups); }
+
+  // Starts the copies of a head's codes.
+  __device__ void Fetch(const HeadCursor& cursor, int index) {
+    if (cursor.valid()) FetchParts(launch_.tasks[cursor.task], cursor.head, stages_[index]);
+    CommitCopies();
   }
 
-  // Starts the first heads' copies; needs the barriers only.
-  __device__ void Start() {
-    total_ = launch_.count * launch_.heads;
-    step_ = gridDim.x * Shape::kWarpgroups;
-    at_ = blockIdx.x * Shape::kWarpgroups + group_;
-    for (int i = 0; i < Shape::kStages; ++i) Fetch(at_ + i * step_, i);
-  }
-
+  // REQUIRES: First() was fetched into stage 0.
   __device__ void Run() {
     int stage = 0;
-    uint32_t phase = 0;
-    for (uint32_t at = at_; at < total_; at += step_) {
-      WaitBarrier(barriers_ + 8 * stage, phase);
-      const TqTask& task = launch_.tasks[at / launch_.heads];
-      uint32_t head = at % launch_.heads;
+    for (HeadCursor cursor = First(); cursor.valid();) {
+      HeadCursor next = cursor.Next();
+      __syncwarp();  // all lanes have read the other stage
+      Fetch(next, stage ^ 1);
+      WaitForOlderCopies();
+      __syncwarp();
+      const TqTask& task = launch_.tasks[cursor.task];
       int bits = task.bits, levels = task.levels, kept = KeptBitsOf(bits, levels - 1);
-      bool value = task.kind == 1;
       uint32_t units[kBlocks];
       float factor[2];
       LoadUnits(stages_[stage], kept, units);
       const NibbleTable table = table_.centroids[bits - 2][kept - 2];
-      if (value) {
+      if (task.kind == 1) {
         ValueFragments(table, units);
         ValueFactors(stages_[stage], bits, levels, factor);
       } else {
         KeyFragments(stages_[stage], table, bits, levels, units, factor);
       }
-      SyncWarpgroup(group_ + 1);
-      Fetch(at + Shape::kStages * step_, stage);
       RotateBack();
-      StoreRows(task, head, factor);
-      if (++stage == Shape::kStages) {
-        stage = 0;
-        phase ^= 1;
-      }
+      StoreRows(task, cursor.head, factor);
+      stage ^= 1;
+      cursor = next;
     }
   }
 
@@ -106,37 +97,43 @@ class FastDecoder {
   __device__ int g() const { return lane_ >> 2; }
   __device__ int t() const { return lane_ & 3; }
 
-  // One thread asks the copy engine for what the task's levels need.
-  __device__ void Fetch(uint32_t at, int index) {
-    if (thread_ != 0 || at >= total_) return;
-    const TqTask& task = launch_.tasks[at / launch_.heads];
-    size_t head = at % launch_.heads;
-    Stage& stage = stages_[index];
-    uint32_t barrier = barriers_ + 8 * index;
+  // kChunks · 16 bytes by the lanes of this warp.
+  template <int kChunks>
+  __device__ void CopyChunks(uint8_t* to, const uint8_t* from) const {
+#pragma unroll
+    for (int i = 0; i < kChunks; i += 32) {
+      if (i + 32 <= kChunks || lane_ + i < kChunks) CopyAsync16(SharedAddress(to) + 16 * (i + lane_), from + 16 * (i + lane_), 16);
+    }
+  }
+
+  // This warp's part of a plane whose runs of four, two and one unit have 4, 2 and 1 times kUnit bytes.
+  template <int kUnit>
+  __device__ void CopyPlane(uint8_t* to, const uint8_t* plane) const {
+    constexpr int kFourBytes = 32 * 4 * kUnit * kFours, kPairBytes = kPair ? 64 * kUnit : 0;
+    CopyChunks<kFourBytes / 16>(to, plane + warp_ * kFourBytes);
+    if constexpr (kPair) CopyChunks<kPairBytes / 16>(to + kFourBytes, plane + 4 * kFourBytes + warp_ * kPairBytes);
+    if constexpr (kSingle) {
+      CopyChunks<2 * kUnit>(to + kFourBytes + kPairBytes, plane + 4 * (kFourBytes + kPairBytes) + warp_ * 32 * kUnit);
+    }
+  }
+
+  __device__ void FetchParts(const TqTask& task, uint32_t head, Stage& stage) const {
     int bits = task.bits, levels = task.levels, kept = KeptBitsOf(bits, levels - 1);
     bool value = task.kind == 1;
-    bool deep = levels > 3 && HasLevelOf(bits, 3);
-    uint32_t total = Shape::kCrumbBytes + (kept - 2) * Shape::kBitBytes + 16 + (value ? 64 : 128 + kDim);
+    auto at = [&](const uint8_t* part, int level) { return part + size_t{head} * task.slice_stride[level]; };
+    CopyPlane<2>(stage.crumbs, at(task.planes[0], 0));
+    if (kept > 2) CopyPlane<1>(stage.ones[0], at(task.planes[1], 1));
+    if (kept > 3) CopyPlane<1>(stage.ones[1], at(task.planes[2], 2));
+    CopyChunks<1>(stage.scalars, at(task.scalars, 0));
     if (value) {
-      total += deep ? 64 : 0;
+      CopyChunks<4>(stage.scales, at(task.scales[0], 0));
     } else {
-      total += 64 * (kept - 2) + (deep ? 64 : 0);
+      CopyChunks<8>(stage.scales, at(task.scales[0], 0));
+      CopyChunks<kDim / 16>(stage.mean, at(task.mean, 0));
+      if (kept > 2) CopyChunks<4>(stage.corrections[0], at(task.scales[1], 1));
+      if (kept > 3) CopyChunks<4>(stage.corrections[1], at(task.scales[2], 2));
     }
-    ExpectBytes(barrier, total);
-    auto copy = [&](void* to, const uint8_t* from, int level, uint32_t bytes) {
-      CopyBulk(SharedAddress(to), from + head * task.slice_stride[level], bytes, barrier);
-    };
-    copy(stage.crumbs, task.planes[0], 0, Shape::kCrumbBytes);
-    if (kept > 2) copy(stage.ones[0], task.planes[1], 1, Shape::kBitBytes);
-    if (kept > 3) copy(stage.ones[1], task.planes[2], 2, Shape::kBitBytes);
-    copy(stage.scalars, task.scalars, 0, 16);
-    copy(stage.scales, task.scales[0], 0, value ? 64 : 128);
-    if (!value) {
-      copy(stage.mean, task.mean, 0, kDim);
-      if (kept > 2) copy(stage.corrections[0], task.scales[1], 1, 64);
-      if (kept > 3) copy(stage.corrections[1], task.scales[2], 2, 64);
-    }
-    if (deep) copy(stage.corrections[2], task.scales[3], 3, 64);
+    if (levels > 3 && HasLevelOf(bits, 3)) CopyChunks<4>(stage.corrections[2], at(task.scales[3], 3));
   }
 
   static __device__ uint32_t Double4(uint32_t x) {  // bits 2j + {0, 1} to 4j + {0, 1}
@@ -159,7 +156,7 @@ class FastDecoder {
 
   // This lane's units (core/codec/planes.h) as nibbles aligned to the top; bits below `kept` are zero.
   __device__ void LoadUnits(const Stage& stage, int kept, uint32_t (&units)[kBlocks]) const {
-    int lane = 32 * warp_ + lane_;
+    int lane = lane_;
     uint32_t crumbs[2 * kFours], high[kFours] = {}, low[kFours] = {};
     LoadWords(reinterpret_cast<const uint32_t*>(stage.crumbs) + lane * 2 * kFours, crumbs);
     if (kept > 2) LoadWords(reinterpret_cast<const uint32_t*>(stage.ones[0]) + lane * kFours, high);
@@ -167,17 +164,17 @@ class FastDecoder {
 #pragma unroll
     for (int u = 0; u < 4 * kFours; ++u) units[u] = Merge(crumbs[u / 2], high[u / 4], low[u / 4], u % 4);
     if constexpr (kPair) {
-      uint32_t both = reinterpret_cast<const uint32_t*>(stage.crumbs + 1024 * kFours)[lane], h = 0, l = 0;
-      if (kept > 2) h = Double4(reinterpret_cast<const uint16_t*>(stage.ones[0] + 512 * kFours)[lane]);
-      if (kept > 3) l = Double4(reinterpret_cast<const uint16_t*>(stage.ones[1] + 512 * kFours)[lane]);
+      uint32_t both = reinterpret_cast<const uint32_t*>(stage.crumbs + 256 * kFours)[lane], h = 0, l = 0;
+      if (kept > 2) h = Double4(reinterpret_cast<const uint16_t*>(stage.ones[0] + 128 * kFours)[lane]);
+      if (kept > 3) l = Double4(reinterpret_cast<const uint16_t*>(stage.ones[1] + 128 * kFours)[lane]);
       units[4 * kFours] = Merge(both, h, l, 0);
       units[4 * kFours + 1] = Merge(both, h, l, 1);
     }
     if constexpr (kSingle) {
       constexpr int kAfter = kPair ? 2 : 0;
-      uint32_t one = Double4(reinterpret_cast<const uint16_t*>(stage.crumbs + 1024 * kFours + 256 * kAfter)[lane]), h = 0, l = 0;
-      if (kept > 2) h = Double4(Double2((stage.ones[0] + 512 * kFours + 128 * kAfter)[lane]));
-      if (kept > 3) l = Double4(Double2((stage.ones[1] + 512 * kFours + 128 * kAfter)[lane]));
+      uint32_t one = Double4(reinterpret_cast<const uint16_t*>(stage.crumbs + 256 * kFours + 64 * kAfter)[lane]), h = 0, l = 0;
+      if (kept > 2) h = Double4(Double2((stage.ones[0] + 128 * kFours + 32 * kAfter)[lane]));
+      if (kept > 3) l = Double4(Double2((stage.ones[1] + 128 * kFours + 32 * kAfter)[lane]));
       units[kBlocks - 1] = Merge(one, h, l, 0);
     }
   }
@@ -225,11 +222,15 @@ class FastDecoder {
 
   __device__ void ValueFactors(const Stage& stage, int bits, int levels, float (&factor)[2]) const {
     float base = FromBf16Bits(reinterpret_cast<const uint16_t*>(stage.scalars)[1]);
+    int at = 8 * g() + 2 * warp_;
+    uint32_t codes = *reinterpret_cast<const uint16_t*>(stage.scales + at), corrections = 0;
+    if (levels > 3 && HasLevelOf(bits, 3)) corrections = *reinterpret_cast<const uint16_t*>(stage.corrections[2] + at);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      int slot = 8 * g() + 2 * warp_ + r;
-      factor[r] = ValueScaleOf(base, stage.scales[slot]);
-      if (levels > 3 && HasLevelOf(bits, 3)) factor[r] = CorrectedScale(factor[r], static_cast<int8_t>(stage.corrections[2][slot]));
+      uint32_t code = codes >> (8 * r) & 0xFF;
+      float power;
+      asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(static_cast<float>(code) * (-1.0f / 16)));
+      factor[r] = CorrectedScale(code == kZeroCode ? 0.0f : base * power, static_cast<int8_t>(corrections >> (8 * r)));
     }
   }
 
@@ -238,20 +239,26 @@ class FastDecoder {
   __device__ void KeyFragments(const Stage& stage, const NibbleTable& table, int bits, int levels, const uint32_t (&units)[kBlocks],
                                float (&factor)[2]) {
     float step = FromBf16Bits(reinterpret_cast<const uint16_t*>(stage.scalars)[0]);
+    int at = 8 * g() + 2 * warp_;
+    uint32_t scales = *reinterpret_cast<const uint32_t*>(stage.scales + 2 * at);
+    float scale[2] = {FromBf16Bits(static_cast<uint16_t>(scales)), FromBf16Bits(static_cast<uint16_t>(scales >> 16))};
+#pragma unroll
+    for (int level = 1; level < 4; ++level) {
+      uint32_t corrections = 0;
+      float ratio = 1;
+      if (level < levels && HasLevelOf(bits, level)) {
+        corrections = *reinterpret_cast<const uint16_t*>(stage.corrections[level - 1] + at);
+        ratio = table_.ratio[bits - 2][level];
+      }
+      scale[0] = CorrectedScale(scale[0] * ratio, static_cast<int8_t>(corrections));
+      scale[1] = CorrectedScale(scale[1] * ratio, static_cast<int8_t>(corrections >> 8));
+    }
     __half2 of_centroid[2], of_mean[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      int slot = 8 * g() + 2 * warp_ + r;
-      float scale = FromBf16Bits(reinterpret_cast<const uint16_t*>(stage.scales)[slot]);
-#pragma unroll
-      for (int level = 1; level < 4; ++level) {
-        if (level < levels && HasLevelOf(bits, level)) {
-          scale = CorrectedScale(scale * table_.ratio[bits - 2][level], static_cast<int8_t>(stage.corrections[level - 1][slot]));
-        }
-      }
-      factor[r] = fmaxf(scale, step);
-      float inverse = factor[r] > 0 ? 1 / factor[r] : 0.0f;
-      of_centroid[r] = __float2half2_rn(scale * inverse);
+      factor[r] = fmaxf(scale[r], step);
+      float inverse = factor[r] > 0 ? __frcp_rn(factor[r]) : 0.0f;
+      of_centroid[r] = __float2half2_rn(scale[r] * inverse);
       of_mean[r] = __float2half2_rn(step * inverse);
     }
 #pragma unroll
@@ -340,8 +347,8 @@ class FastDecoder {
 
   __device__ void StoreRows(const TqTask& task, uint32_t head, const float (&factor)[2]) const {
     constexpr int kStep = 256 / kSize;  // channels at a time
-    auto* base = static_cast<uint8_t*>(task.tensor) + (head * task.head_stride + 16 * warp_ * task.token_stride) * kSize;
     int64_t stride = task.token_stride * kSize;
+    auto* base = static_cast<uint8_t*>(task.tensor) + head * task.head_stride * kSize + 16 * warp_ * stride;
     int skip = task.first_token - 16 * warp_;
 #pragma unroll
     for (int c0 = 0; c0 < kDim; c0 += kStep) {
@@ -360,19 +367,42 @@ class FastDecoder {
       __syncwarp();
       constexpr int kWhole = kDim * kSize;
       int bytes = kWhole - c0 * kSize < 256 ? kWhole - c0 * kSize : 256, chunks = bytes / 16;
-#pragma unroll
-      for (int k = 0; k < chunks / 2; ++k) {  // 16 rows · chunks over 32 lanes
-        int index = lane_ + 32 * k, row = index / chunks, chunk = index % chunks;
-        uint4 v = *reinterpret_cast<const uint4*>(rows_ + row * Shape::kRowPitch + chunk * 16);
-        if (row >= skip) __stcs(reinterpret_cast<uint4*>(base + row * stride + c0 * kSize + chunk * 16), v);
+      uint8_t* to = base + c0 * kSize;
+      if (skip <= 0) {
+        CopyOut<false>(to, stride, chunks, skip);
+      } else {
+        CopyOut<true>(to, stride, chunks, skip);
       }
+    }
+  }
+
+  // 16 rows of `chunks` · 16 bytes; rows before `skip` are left alone.
+  template <bool kSkip>
+  __device__ __forceinline__ void CopyOut(uint8_t* to, int64_t stride, int chunks, int skip) const {
+    if (32 % chunks == 0) {  // a lane stays in its column
+      int row = lane_ / chunks, rows = 32 / chunks;
+      const uint8_t* from = rows_ + row * Shape::kRowPitch + lane_ % chunks * 16;
+      to += row * stride + lane_ % chunks * 16;
+#pragma unroll
+      for (int k = 0; k < 16; k += rows) {
+        uint4 v = *reinterpret_cast<const uint4*>(from + k * Shape::kRowPitch);
+        if (!kSkip || row + k >= skip) __stcs(reinterpret_cast<uint4*>(to), v);
+        to += rows * stride;
+      }
+      return;
+    }
+#pragma unroll
+    for (int k = 0; k < chunks / 2; ++k) {
+      int index = lane_ + 32 * k, row = index / chunks, chunk = index % chunks;
+      uint4 v = *reinterpret_cast<const uint4*>(rows_ + row * Shape::kRowPitch + chunk * 16);
+      if (!kSkip || row >= skip) __stcs(reinterpret_cast<uint4*>(to + row * stride + chunk * 16), v);
     }
   }
 
   const TqLaunch& launch_;
   const FastDecodeTable& table_;
-  const int group_, thread_, warp_, lane_;
-  uint32_t image_, barriers_, total_ = 0, step_ = 0, at_ = 0;
+  const int group_, warp_, lane_;
+  uint32_t image_;
   Stage* stages_;
   uint8_t* rows_;
   uint32_t a_[kBlocks][4];
@@ -386,21 +416,14 @@ __global__ void __launch_bounds__(DecodeShape<kDim>::kThreads, 1) FastDecodeKern
   using Shape = DecodeShape<kDim>;
   extern __shared__ __align__(128) uint8_t shared[];
   FastDecoder<kDim, kOut> decoder(launch, table, shared);
-  decoder.InitBarriers();
-  uint32_t image_barrier = SharedAddress(shared) + Shape::kSharedBytes - 16;
-  if (threadIdx.x == 0) {
-    InitBarrier(image_barrier);
-    FenceBarrierInit();
+  for (int i = threadIdx.x * 16; i < Shape::kImageBytes; i += Shape::kThreads * 16) {
+    CopyAsync16(SharedAddress(shared) + i, static_cast<const uint8_t*>(launch.image) + i, 16);
   }
+  CommitCopies();
+  decoder.Fetch(decoder.First(), 0);
+  WaitForOlderCopies();
   FenceAsyncProxy();
   __syncthreads();
-  if (threadIdx.x == 0) {
-    ExpectBytes(image_barrier, Shape::kImageBytes);
-    constexpr int kPiece = Shape::kImageBytes / 4;
-    for (int i = 0; i < 4; ++i) CopyBulk(SharedAddress(shared) + i * kPiece, static_cast<const uint8_t*>(launch.image) + i * kPiece, kPiece, image_barrier);
-  }
-  decoder.Start();
-  WaitBarrier(image_barrier, 0);
   decoder.Run();
 #endif
 }

@@ -13,6 +13,7 @@
 #include <type_traits>
 
 #include "cuda/element.cuh"
+#include "cuda/head_cursor.cuh"
 #include "cuda/sm90.cuh"
 #include "cuda/tq_fast.h"
 
@@ -32,7 +33,7 @@ struct EncodeShape {
   struct Side {  // of one warpgroup
     float sums[4][kSumPitch];  // [warp][t][column]
     float means[4][kDim];      // each warp its own copy
-    float report[2][4][4];     // [parity][warp]: energy, error after levels 0…2
+    float4 report[2][32];      // [parity][warp · 8 + g]: energy, error after levels 0…2 of two tokens
     int bad[2][4];
     float largest[4];
   };
@@ -49,7 +50,7 @@ class FastEncoder {
 
  public:
   __device__ FastEncoder(const TqLaunch& launch, const FastEncodeTable& table, uint8_t* shared)
-      : launch_(launch), table_(table), group_(threadIdx.x / 128), thread_(threadIdx.x % 128), warp_(thread_ / 32), lane_(threadIdx.x % 32) {
+      : launch_(launch), table_(table), group_(UniformWarp() / 4), warp_(UniformWarp() % 4), lane_(threadIdx.x % 32) {
     image_ = SharedAddress(shared);
     uint8_t* own = shared + Shape::kImageBytes + group_ * (Shape::kBuffers * Shape::kTileBytes);
     tile_ = SharedAddress(own);
@@ -57,45 +58,61 @@ class FastEncoder {
   }
 
   __device__ void Run() {
-    uint32_t total = launch_.count * launch_.heads, step = gridDim.x * Shape::kWarpgroups;
-    uint32_t at = blockIdx.x * Shape::kWarpgroups + group_;
-    Prefetch(at, total, 0);
+    HeadCursor cursor(launch_, blockIdx.x * Shape::kWarpgroups + group_, gridDim.x * Shape::kWarpgroups);
+    Prefetch(cursor, 0);
     int parity = 0;
-    uint32_t last = ~0u;
-    for (; at < total; last = at, at += step, parity ^= 1) {
+    TqReport* last = nullptr;
+    while (cursor.valid()) {
+      HeadCursor next = cursor.Next();
       WaitCopies();
       FenceAsyncProxy();
       SyncWarpgroup(group_ + 1);
-      if (Shape::kBuffers == 2) Prefetch(at + step, total, parity ^ 1);
-      if (last != ~0u) WriteReport(last, parity ^ 1);
+      if (Shape::kBuffers == 2) Prefetch(next, parity ^ 1);
+      if (last != nullptr && warp_ == 0) WriteReport(last, last_bits_, parity ^ 1);
       Rotate(Shape::kBuffers == 2 ? parity : 0);
       if (Shape::kBuffers == 1) {
         SyncWarpgroup(group_ + 1);
-        Prefetch(at + step, total, 0);
+        Prefetch(next, 0);
       }
-      Encode(at, parity);
+      const TqTask& task = launch_.tasks[cursor.task];
+      Encode(task, cursor.head, parity);
+      last = launch_.reports + task.report + cursor.head;
+      last_bits_ = task.bits;
+      cursor = next;
+      parity ^= 1;
     }
     SyncWarpgroup(group_ + 1);
-    if (last != ~0u) WriteReport(last, parity ^ 1);
+    if (last != nullptr && warp_ == 0) WriteReport(last, last_bits_, parity ^ 1);
   }
 
  private:
-  __device__ const TqTask& TaskOf(uint32_t at) const { return launch_.tasks[at / launch_.heads]; }
   __device__ int g() const { return lane_ >> 2; }
   __device__ int t() const { return lane_ & 3; }
+  __device__ int thread() const { return 32 * warp_ + lane_; }
 
-  __device__ void Prefetch(uint32_t at, uint32_t total, int buffer) {
-    if (at < total) {
-      const TqTask& task = TaskOf(at);
-      uint32_t head = at % launch_.heads;
-      const auto* base = static_cast<const uint8_t*>(task.tensor) + head * task.head_stride * 2;
+  __device__ void Prefetch(const HeadCursor& cursor, int buffer) {
+    if (cursor.valid()) {
+      const TqTask& task = launch_.tasks[cursor.task];
+      const auto* base = static_cast<const uint8_t*>(task.tensor) + cursor.head * task.head_stride * 2;
       int64_t stride = task.token_stride * 2;
       int first = task.first_token;
       uint32_t to = tile_ + buffer * Shape::kTileBytes;
+      if constexpr (128 % (kDim / 8) == 0) {  // a thread stays in its column
+        constexpr int kRows = 128 / (kDim / 8);
+        int row = thread() / (kDim / 8), column = thread() % (kDim / 8);
+        const uint8_t* from = base + row * stride + column * 16;
+        to += column * Shape::kChunkPitch + row * 16;
 #pragma unroll
-      for (int i = 0; i < kDim / 16; ++i) {
-        int chunk = thread_ + 128 * i, row = chunk / (kDim / 8), column = chunk % (kDim / 8);
-        CopyAsync16(to + column * Shape::kChunkPitch + row * 16, base + row * stride + column * 16, row < first ? 0 : 16);
+        for (int i = 0; i < kDim / 16; ++i) {
+          CopyAsync16(to + i * kRows * 16, from, row + i * kRows < first ? 0 : 16);
+          from += kRows * stride;
+        }
+      } else {
+#pragma unroll
+        for (int i = 0; i < kDim / 16; ++i) {
+          int chunk = thread() + 128 * i, row = chunk / (kDim / 8), column = chunk % (kDim / 8);
+          CopyAsync16(to + column * Shape::kChunkPitch + row * 16, base + row * stride + column * 16, row < first ? 0 : 16);
+        }
       }
     }
     CommitCopies();
@@ -135,13 +152,19 @@ class FastEncoder {
 
   // The first coded token of this warp whose energy is not finite, or 64.
   __device__ int FirstBad(int first, const float (&energy)[2]) const {
+    constexpr float kLargest = 3.402823466e38f;
+    if (!__any_sync(~0u, !(energy[0] <= kLargest) || !(energy[1] <= kLargest))) return 64;
     int bad = 64;
 #pragma unroll
     for (int r = 1; r >= 0; --r) {
       int token = 16 * warp_ + 8 * r + g();
-      if (token >= first && !(energy[r] <= 3.402823466e38f)) bad = token;
+      if (token >= first && !(energy[r] <= kLargest)) bad = token;
     }
     return __reduce_min_sync(~0u, bad);
+  }
+
+  static __device__ float Select(uint32_t mask, float a, float b) {
+    return __uint_as_float((__float_as_uint(a) & mask) | (__float_as_uint(b) & ~mask));
   }
 
   // Adds v over the eight g, leaving each lane kColumns / 8 columns, from `start` on.
@@ -150,74 +173,95 @@ class FastEncoder {
 #pragma unroll
     for (int level = 0; level < 3; ++level) {
       int half = Shape::kColumns >> (level + 1), bit = 16 >> level;
-      bool upper = lane_ & bit;
+      uint32_t upper = lane_ & bit ? ~0u : 0;
 #pragma unroll
       for (int i = 0; i < Shape::kColumns / 2; ++i) {
         if (i >= half) continue;
-        float send = upper ? v[i] : v[i + half], keep = upper ? v[i + half] : v[i];
+        float send = Select(upper, v[i], v[i + half]), keep = Select(upper, v[i + half], v[i]);
         v[i] = keep + __shfl_xor_sync(~0u, send, bit);
       }
-      start += upper ? half : 0;
+      start += upper & half;
     }
     return start;
   }
 
-  // K: the rotated mean of each channel, in int8 steps; stored and subtracted from y.
-  __device__ void RemoveMean(const TqTask& task, uint32_t head) {
+  // K: the rotated mean of each channel, in int8 steps; stored and subtracted from y. `*taken` is what that takes away from the sum
+  // of all coded energies, in lane 0 of warp 0; `*bad` as FirstBad has it before.
+  __device__ void RemoveMean(const TqTask& task, uint32_t head, float* taken, int* bad) {
     float v[Shape::kColumns];
 #pragma unroll
     for (int c = 0; c < Shape::kColumns; ++c) v[c] = c < kDim / 4 ? y_[4 * (c / 2) + c % 2] + y_[4 * (c / 2) + 2 + c % 2] : 0.0f;
     int start = SumOverRows(v);
+    float* sums = &side_->sums[warp_][t() * Shape::kColumns + start];
+    if constexpr (Shape::kColumns % 32 == 0) {
 #pragma unroll
-    for (int i = 0; i < Shape::kColumns / 8; ++i) side_->sums[warp_][t() * Shape::kColumns + start + i] = v[i];
+      for (int i = 0; i < Shape::kColumns / 8; i += 4) *reinterpret_cast<float4*>(sums + i) = make_float4(v[i], v[i + 1], v[i + 2], v[i + 3]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < Shape::kColumns / 8; ++i) sums[i] = v[i];
+    }
     SyncWarpgroup(group_ + 1);
 
     // Four channels a lane and step; every warp does all of it, which saves a barrier.
     constexpr int kSteps = (kDim / 4 + 31) / 32;
-    float4 mean[kSteps];
-    float largest = 0, scale = 1.0f / (64 - task.first_token);
+    float mean[kSteps][4];
+    uint32_t largest = 0;
+    int coded = 64 - task.first_token;
+    float scale = __fdividef(1.0f, static_cast<float>(coded));
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
-      int q = lane_ + 32 * i;
-      mean[i] = make_float4(0, 0, 0, 0);
-      if (q >= kDim / 4) continue;
-      bool whole = q < 8 * kTiles;
+      int q = min(lane_ + 32 * i, kDim / 4 - 1);
+      bool whole = !kTail || q < 8 * kTiles;
       int at = whole ? (q >> 1 & 3) * Shape::kColumns + 8 * (q >> 3) + 4 * (q & 1) : (q & 3) * Shape::kColumns + 8 * kTiles;
+      float4 sum = *reinterpret_cast<const float4*>(&side_->sums[0][at]);
 #pragma unroll
-      for (int w = 0; w < 4; ++w) {
-        float4 sum = *reinterpret_cast<const float4*>(&side_->sums[w][at]);
-        mean[i].x += sum.x, mean[i].y += sum.y, mean[i].z += sum.z, mean[i].w += sum.w;
+      for (int w = 1; w < 4; ++w) {
+        float4 more = *reinterpret_cast<const float4*>(&side_->sums[w][at]);
+        sum.x += more.x, sum.y += more.y, sum.z += more.z, sum.w += more.w;
       }
-      mean[i].x *= scale, mean[i].y *= scale, mean[i].z *= scale, mean[i].w *= scale;
-      largest = fmaxf(largest, fmaxf(fmaxf(fabsf(mean[i].x), fabsf(mean[i].y)), fmaxf(fabsf(mean[i].z), fabsf(mean[i].w))));
+      mean[i][0] = sum.x * scale, mean[i][1] = sum.y * scale, mean[i][2] = sum.z * scale, mean[i][3] = sum.w * scale;
+#pragma unroll
+      for (float m : mean[i]) largest = max(largest, __float_as_uint(m) & 0x7FFFFFFFu);
     }
-    largest = __uint_as_float(__reduce_max_sync(~0u, __float_as_uint(largest)));
-    uint16_t step_bits = ToBf16Bits(largest / 127);
-    float step = FromBf16Bits(step_bits), inverse = step > 0 ? 1 / step : 0.0f;
+    // As bits, a NaN is larger than any number.
+    largest = __reduce_max_sync(~0u, largest);
+    if (largest > __float_as_uint(1e17f)) {
+      float energy[2] = {RowEnergy(0), RowEnergy(1)};
+      *bad = FirstBad(task.first_token, energy);
+    }
+    uint16_t step_bits = ToBf16Bits(__uint_as_float(largest) * (1.0f / 127));
+    float step = FromBf16Bits(step_bits), inverse = step > 0 ? __frcp_rn(step) : 0.0f, part = 0;
     uint8_t* slice_mean = task.mean + size_t{head} * task.slice_stride[0];
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
       int q = lane_ + 32 * i;
-      if (q >= kDim / 4) continue;
+      if (kDim % 128 != 0 && q >= kDim / 4) continue;
       uint32_t packed = 0;
-      float* m = &mean[i].x;
+      float rounded[4];
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
-        int steps = __float2int_rn(fminf(fmaxf(m[c] * inverse, -127.0f), 127.0f));
-        packed |= (steps & 0xFF) << (8 * c);
-        m[c] = steps * step;
+        // 1.5 · 2^23 + x has the rounded x in its low bits.
+        float shifted = __fadd_rn(fminf(fmaxf(mean[i][c] * inverse, -127.0f), 127.0f), 12582912.0f);
+        packed |= (__float_as_uint(shifted) & 0xFF) << (8 * c);
+        rounded[c] = (shifted - 12582912.0f) * step;
+        part = fmaf(rounded[c], 2 * mean[i][c] - rounded[c], part);
       }
-      *reinterpret_cast<float4*>(&side_->means[warp_][4 * q]) = mean[i];
+      *reinterpret_cast<float4*>(&side_->means[warp_][4 * q]) = make_float4(rounded[0], rounded[1], rounded[2], rounded[3]);
       if (warp_ == 0) reinterpret_cast<uint32_t*>(slice_mean)[q] = packed;
     }
-    if (thread_ == 0) {
-      auto* scalars = reinterpret_cast<uint32_t*>(task.scalars + size_t{head} * task.slice_stride[0]);
-      if (task.kind == 2) {
-        scalars[0] = step_bits;
-      } else {
-        reinterpret_cast<uint16_t*>(scalars)[0] = step_bits;
+    if (warp_ == 0) {
+#pragma unroll
+      for (int delta = 16; delta > 0; delta /= 2) part += __shfl_xor_sync(~0u, part, delta);
+      *taken = lane_ == 0 ? part * coded : 0.0f;
+      if (lane_ == 0) {
+        auto* scalars = reinterpret_cast<uint32_t*>(task.scalars + size_t{head} * task.slice_stride[0]);
+        if (task.kind == 2) {
+          scalars[0] = step_bits;
+        } else {
+          reinterpret_cast<uint16_t*>(scalars)[0] = step_bits;
+        }
+        scalars[1] = scalars[2] = scalars[3] = 0;
       }
-      scalars[1] = scalars[2] = scalars[3] = 0;
     }
     __syncwarp();
     SubtractMeans();
@@ -239,18 +283,20 @@ class FastEncoder {
     }
   }
 
-  // Two values that stand in one register: code nibbles (aligned to the top) at bits 0 and 16, and |z|.
-  __device__ uint32_t Index(float a, float b, float inverse, int which, uint32_t* magnitude) const {
+  // Two values: z, |z|, and 1032 + the index, as halves.
+  struct Indexed {
+    uint32_t z, magnitude, index;
+  };
+  __device__ Indexed Index(float a, float b, float inverse) const {
     // Adding 0 turns −0 into 0, so that a vector that is not coded has no sign bits.
     __half2 z = __floats2half2_rn(fmaf(a, inverse, 0.0f), fmaf(b, inverse, 0.0f));
     uint32_t bits = reinterpret_cast<const uint32_t&>(z), absolute = bits & 0x7FFF7FFFu;
-    *magnitude = absolute;
     auto pair = [](const uint32_t& x) { return reinterpret_cast<const __half2&>(x); };
     __half2 u = __hmin2(pair(absolute), pair(cap_)), f = pair(poly_[0]);
 #pragma unroll
     for (int i = 1; i < 5; ++i) f = __hfma2(f, u, pair(poly_[i]));
     f = __hadd2(f, __float2half2_rn(1032.0f));  // the unit in the last place is 1: rounds
-    return (reinterpret_cast<const uint32_t&>(f) & mask_) | (bits >> 12 & 0x00080008u);
+    return {bits, absolute, reinterpret_cast<const uint32_t&>(f)};
   }
 
   // ⟨|z|, c⟩ and ⟨c, c⟩ of one row and level; right in the lane with t = g / 2.
@@ -263,10 +309,9 @@ class FastEncoder {
     float products[3][4] = {};
 #pragma unroll
     for (int k = 0; k < kBlocks; ++k) {
-      uint32_t u0, u1;
-      uint32_t q0 = Index(y_[8 * k + 2 * r], y_[8 * k + 2 * r + 1], inverse, 0, &u0);
-      uint32_t q1 = Index(y_[8 * k + 4 + 2 * r], y_[8 * k + 4 + 2 * r + 1], inverse, 1, &u1);
-      packed[k] = q0 | q1 << 8;
+      Indexed a = Index(y_[8 * k + 2 * r], y_[8 * k + 2 * r + 1], inverse);
+      Indexed b = Index(y_[8 * k + 4 + 2 * r], y_[8 * k + 4 + 2 * r + 1], inverse);
+      packed[k] = (Permute(a.index, b.index, 0x6240) & mask_) | (Permute(a.z, b.z, 0x7351) >> 4 & 0x08080808u);
       uint32_t selector = (packed[k] | packed[k] >> 12) & 0x7777u;
 #pragma unroll
       for (int level = 0; level < 3; ++level) {
@@ -274,7 +319,7 @@ class FastEncoder {
           const NibbleTable& table = tables_[level];
           uint32_t low = Permute(table.low[0], table.low[1], selector), high = Permute(table.high[0], table.high[1], selector);
           uint32_t c0 = Permute(low, high, 0x5140), c1 = Permute(low, high, 0x7362);
-          MmaHalf(products[level], u0, c0, u1, c1, c0, c1);
+          MmaHalf(products[level], a.magnitude, c0, b.magnitude, c1, c0, c1);
         }
       }
     }
@@ -287,27 +332,21 @@ class FastEncoder {
 
   __device__ bool OnDiagonal() const { return t() == g() >> 1; }
 
-  __device__ void Encode(uint32_t at, int parity) {
-    const TqTask& task = TaskOf(at);
-    uint32_t head = at % launch_.heads;
-    int first = task.first_token, bits = task.bits;
+  __device__ void Encode(const TqTask& task, uint32_t head, int parity) {
+    int first = task.first_token, bits = task.bits, bad = 64;
     bool value = task.kind == 1;
-    float raw[2] = {RowEnergy(0), RowEnergy(1)};
-    int bad = FirstBad(first, raw);
-    float energy[2] = {raw[0], raw[1]};
-    if (!value) {
-      RemoveMean(task, head);
-      energy[0] = RowEnergy(0);
-      energy[1] = RowEnergy(1);
-      bad = min(bad, FirstBad(first, energy));
-    }
+    float taken = 0;  // what the sum of the energies below lacks
+    if (!value) RemoveMean(task, head, &taken, &bad);
+    float energy[2] = {RowEnergy(0), RowEnergy(1)};
+    bad = min(bad, FirstBad(first, energy));
     LoadTables(bits);
-    float inverse[2], lost[2];
+    float inverse[2], lost = 0, all = taken;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       bool coded = 16 * warp_ + 8 * r + g() >= first, live = coded && energy[r] >= kTinySquare;
       inverse[r] = live ? table_.root * rsqrtf(energy[r]) : 0.0f;
-      lost[r] = coded && !live ? energy[r] : 0.0f;
+      lost += coded && !live ? energy[r] : 0.0f;
+      all += coded ? energy[r] : 0.0f;
       if (!live) energy[r] = 0;
     }
     uint32_t packed[2][kBlocks];
@@ -315,7 +354,7 @@ class FastEncoder {
     int levels = bits - 1;
     IndexRow(0, inverse[0], levels, packed[0], dots[0]);
     IndexRow(1, inverse[1], levels, packed[1], dots[1]);
-    float error[3] = {};
+    float error[3] = {lost, lost, lost};
     if (value) {
       ValueScales(task, head, levels, energy, inverse, dots, error);
       StoreValuePlanes(task, head, levels, packed);
@@ -323,17 +362,8 @@ class FastEncoder {
       KeyScales(task, head, levels, energy, inverse, dots, error);
       StoreKeyPlanes(task, head, levels, packed);
     }
-    float sums[4] = {raw[0] + raw[1], error[0] + lost[0] + lost[1], error[1] + lost[0] + lost[1], error[2] + lost[0] + lost[1]};
-#pragma unroll
-    for (float& sum : sums) {
-      sum = OnDiagonal() ? sum : 0.0f;
-#pragma unroll
-      for (int delta = 16; delta > 0; delta /= 2) sum += __shfl_xor_sync(~0u, sum, delta);
-    }
-    if (lane_ == 0) {
-      *reinterpret_cast<float4*>(side_->report[parity][warp_]) = make_float4(sums[0], sums[1], sums[2], sums[3]);
-      side_->bad[parity][warp_] = bad;
-    }
+    if (OnDiagonal()) side_->report[parity][8 * warp_ + g()] = make_float4(all, error[0], error[1], error[2]);
+    if (lane_ == 0) side_->bad[parity][warp_] = bad;
   }
 
   __device__ void LoadTables(int bits) {
@@ -345,25 +375,37 @@ class FastEncoder {
     for (int level = 0; level < 3; ++level) tables_[level] = table_.centroids[bits - 2][level];
   }
 
-  // The report of a tile whose partial sums all warps have left. Levels that the bits lack repeat the last one.
-  __device__ void WriteReport(uint32_t at, int parity) {
-    if (thread_ != 0) return;
-    const TqTask& task = TaskOf(at);
-    TqReport report;
-    float sums[4] = {};
-    int bad = 64;
-    for (int w = 0; w < 4; ++w) {
-      for (int i = 0; i < 4; ++i) sums[i] += side_->report[parity][w][i];
-      bad = min(bad, side_->bad[parity][w]);
+  // The report of a tile whose partial sums all warps have left. Levels that the bits lack repeat the last one. One warp calls it.
+  __device__ void WriteReport(TqReport* to, int bits, int parity) {
+    float4 sum = side_->report[parity][lane_];
+#pragma unroll
+    for (int delta = 16; delta > 0; delta /= 2) {
+      sum.x += __shfl_xor_sync(~0u, sum.x, delta);
+      sum.y += __shfl_xor_sync(~0u, sum.y, delta);
+      sum.z += __shfl_xor_sync(~0u, sum.z, delta);
+      sum.w += __shfl_xor_sync(~0u, sum.w, delta);
     }
-    report.energy = sums[0];
-    for (int level = 0; level < 4; ++level) report.error[level] = fmaxf(sums[1 + min(level, task.bits - 2)], 0.0f);
-    report.bad_token = bad == 64 ? -1 : bad;
-    launch_.reports[task.report + at % launch_.heads] = report;
+    if (lane_ != 0) return;
+    int4 found = *reinterpret_cast<const int4*>(side_->bad[parity]);
+    int bad = min(min(found.x, found.y), min(found.z, found.w));
+    float second = bits > 2 ? sum.z : sum.y, third = bits > 3 ? sum.w : second;
+    auto* out = reinterpret_cast<float4*>(to);
+    out[0] = make_float4(fmaxf(sum.x, 0.0f), fmaxf(sum.y, 0.0f), fmaxf(second, 0.0f), fmaxf(third, 0.0f));
+    out[1] = make_float4(fmaxf(third, 0.0f), __int_as_float(bad == 64 ? -1 : bad), 0.0f, 0.0f);
   }
 
   static __device__ float Error(float energy, float scale, float along, float square) {
     return fmaf(scale, fmaf(scale, square, -2 * along), energy);
+  }
+
+  static __device__ int QuickCorrection(float wanted, float from) {
+    float steps = fmaf(__fdividef(wanted, from), 1024.0f, -1024.0f);
+    return from > 0 ? __float2int_rn(fminf(fmaxf(steps, -127.0f), 127.0f)) : 0;
+  }
+  static __device__ float QuickValueScale(float base, int code) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(static_cast<float>(code) * (-1.0f / 16)));
+    return code == kZeroCode ? 0.0f : base * power;
   }
 
   // Unbiased scales, E / ⟨y, c⟩; with z = y · inverse, ⟨y, c⟩ is dots.along / inverse and 1 / inverse is E · inverse / d.
@@ -383,9 +425,9 @@ class FastEncoder {
           scale = FromBf16Bits(stored);
         } else {
           float from = scale * table_.ratio[levels - 1][level];
-          int8_t correction = CorrectionSteps(wanted, from);
+          int correction = QuickCorrection(wanted, from);
           corrections[level - 1] |= (correction & 0xFF) << (8 * r);
-          scale = CorrectedScale(from, correction);
+          scale = CorrectedScale(from, static_cast<int8_t>(correction));
         }
         error[level] += Error(energy[r], scale, dots[r][level].along * unit, dots[r][level].square);
       }
@@ -399,7 +441,7 @@ class FastEncoder {
     }
   }
 
-  // Least-squares scales of the whole code, as eighths of an octave below the head's largest.
+  // Least-squares scales of the whole code, as sixteenths of an octave below the head's largest.
   __device__ void ValueScales(const TqTask& task, uint32_t head, int levels, const float (&energy)[2], const float (&inverse)[2],
                               const Dots (&dots)[2][3], float (&error)[3]) {
     float wanted[2], unit[2];
@@ -415,17 +457,15 @@ class FastEncoder {
     SyncWarpgroup(group_ + 1);
     float4 all = *reinterpret_cast<const float4*>(side_->largest);
     uint16_t base_bits = ToBf16Bits(fmaxf(fmaxf(all.x, all.y), fmaxf(all.z, all.w)));
-    float base = FromBf16Bits(base_bits), smallest = ValueScaleOf(base, kZeroCode - 1);
-    if (thread_ == 0) reinterpret_cast<uint16_t*>(task.scalars + size_t{head} * task.slice_stride[0])[1] = base_bits;
+    float base = FromBf16Bits(base_bits), smallest = QuickValueScale(base, kZeroCode - 1);
+    if (thread() == 0) reinterpret_cast<uint16_t*>(task.scalars + size_t{head} * task.slice_stride[0])[1] = base_bits;
     uint32_t codes = 0;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      uint8_t code = kZeroCode;
-      if (wanted[r] > smallest / 2) {
-        code = static_cast<uint8_t>(__float2int_rn(fminf(fmaxf(-16 * __log2f(__fdividef(wanted[r], base)), 0.0f), kZeroCode - 1.0f)));
-      }
-      codes |= uint32_t{code} << (8 * r);
-      float scale = ValueScaleOf(base, code);
+      float steps = -16 * __log2f(__fdividef(wanted[r], base));
+      int code = wanted[r] > smallest / 2 ? __float2int_rn(fminf(fmaxf(steps, 0.0f), kZeroCode - 1.0f)) : kZeroCode;
+      codes |= static_cast<uint32_t>(code) << (8 * r);
+      float scale = QuickValueScale(base, code);
 #pragma unroll
       for (int level = 0; level < 3; ++level) {
         if (level < levels) error[level] += Error(energy[r], scale, dots[r][level].along * unit[r], dots[r][level].square);
@@ -538,7 +578,8 @@ class FastEncoder {
 
   const TqLaunch& launch_;
   const FastEncodeTable& table_;
-  const int group_, thread_, warp_, lane_;
+  const int group_, warp_, lane_;
+  int last_bits_ = 2;
   uint32_t image_, tile_;
   typename Shape::Side* side_;
   float y_[kDim / 2];

@@ -136,7 +136,7 @@ FastEncodeTable MakeFastEncodeTable(uint32_t dim) {
     FitIndex(book, coefficients, &cap);
     for (int i = 0; i < 5; ++i) table.index[bits - 2][i] = TwoHalves(coefficients[4 - i]);
     table.cap[bits - 2] = TwoHalves(cap);
-    table.mask[bits - 2] = 0x00010001u * (8 - (1u << (4 - bits)));
+    table.mask[bits - 2] = 0x01010101u * (8 - (1u << (4 - bits)));
     for (int level = 0; level < 3; ++level) {
       table.centroids[bits - 2][level] = MakeNibbleTable(book, KeptBits(bits, level));
       table.ratio[bits - 2][level] = RatioOf(book, level);

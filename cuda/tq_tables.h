@@ -37,7 +37,7 @@ struct NibbleTable {
 // Constants of the fast kernels, passed by value.
 struct FastEncodeTable {
   // Bits 2, 3, 4. Horner coefficients, highest first, of g(u): rounding it gives the magnitude aligned to 3 bits; below the
-  // mask the bits of a shorter code are noise. Pairs of equal IEEE halves. u is capped first.
+  // mask (bytes) the bits of a shorter code are noise. Pairs of equal IEEE halves. u is capped first.
   uint32_t index[3][5];
   uint32_t cap[3];
   uint32_t mask[3];

@@ -12,6 +12,7 @@
 
 #include "cuda/block_batch.h"
 #include "cuda/memory.h"
+#include "cuda/transfer.h"
 #include "tests/cuda/plain.h"
 
 namespace quire::cuda {
@@ -224,6 +225,78 @@ void BenchLatency(const Stream& stream, const Options& options) {
   }
 }
 
+double WallMilliseconds(int repeats, const std::function<void()>& work) {
+  std::vector<double> times;
+  for (int i = 0; i < repeats + 1; ++i) {
+    auto begin = std::chrono::steady_clock::now();
+    work();
+    if (i > 0) times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count());
+  }
+  std::sort(times.begin(), times.end());
+  return times[times.size() / 2];
+}
+
+// Restore and offload of 1 GiB of raw KV through pinned memory, beside a plain pinned copy.
+void BenchTransfer(const Stream& stream, const Options& options) {
+  constexpr uint32_t kBlocks = 128;
+  Prefix prefix(stream, 128, "tq:k4v4", kBlocks);
+  int repeats = std::max(options.repeats / 3, 3);
+  PinnedBuffer host = Check(PinnedBuffer::Allocate(kBlocks * prefix.object_pitch()));
+  double wire = static_cast<double>(host.bytes()), raw = static_cast<double>(prefix.raw_bytes());
+  double up = WallMilliseconds(repeats, [&] {
+    Check(CopyToDevice(stream.ref(), host.data(), host.bytes(), prefix.coded().data()));
+    Check(stream.Synchronize());
+  });
+  double down = WallMilliseconds(repeats, [&] {
+    Check(CopyToHost(stream.ref(), prefix.coded().data(), host.bytes(), host.data()));
+    Check(stream.Synchronize());
+  });
+  double h2d = wire / up * 1e-6, d2h = wire / down * 1e-6;
+  std::vector<std::vector<MutableLayerView>> views;
+  std::vector<std::vector<LayerView>> read;
+  for (uint32_t b = 0; b < kBlocks; ++b) {
+    views.push_back(prefix.Views(b));
+    read.emplace_back();
+    for (const auto& v : views[b]) {
+      read[b].push_back({{v.key.data, v.key.dtype, v.key.token_stride, v.key.head_stride},
+                         {v.value.data, v.value.dtype, v.value.token_stride, v.value.head_stride}});
+    }
+  }
+  auto object = [&](uint32_t b) { return host.data() + size_t{b} * prefix.object_pitch(); };
+  auto scattered = [](uint32_t b) { return b * 47 % kBlocks; };
+  auto report = [&](const std::string& name, double ms, double pinned, double goal, const std::string& context) {
+    Print({"gpu." + name, "GB/s raw", "pinned copy", context, raw / ms * 1e-6, pinned, raw / ms * 1e-6 / pinned, goal});
+  };
+  for (size_t chunk : {size_t{16} << 20, size_t{4} << 20}) {
+    Transfer transfer = Check(Transfer::Create(prefix.codec(), prefix.shape(), {chunk, 64, 3}));
+    std::string sizes = "chunks of " + std::to_string(chunk >> 20) + " MiB, " + std::to_string(transfer.device_bytes()) + " bytes of device memory, " +
+                        std::to_string(transfer.pinned_bytes()) + " pinned";
+    for (auto path : {Transfer::Path::kCopy, Transfer::Path::kZeroCopy}) {
+      bool zero = path == Transfer::Path::kZeroCopy;
+      if (zero && chunk < (size_t{16} << 20)) continue;
+      std::string how = zero ? "zero-copy, scattered 64-token blocks" : sizes;
+      std::vector<Transfer::OffloadItem> out;
+      for (uint32_t b = 0; b < kBlocks; ++b) out.push_back({object(zero ? scattered(b) : b), false, read[b]});
+      double ms = WallMilliseconds(repeats, [&] { Check(transfer.Offload(out, path, stream.ref(), [](size_t, const TqBatch&, size_t) { return absl::OkStatus(); })); });
+      report("offload.4", ms, d2h, zero ? 3.3 : 3.5, how);
+      for (int levels = 3; levels >= 1; --levels) {
+        for (bool mixed : {false, true}) {
+          if (zero != mixed && (zero || chunk < (size_t{16} << 20))) continue;
+          std::vector<Transfer::RestoreItem> in;
+          for (uint32_t b = 0; b < kBlocks; ++b) in.push_back({object(mixed ? scattered(b) : b), false, levels, views[b]});
+          double restore = WallMilliseconds(repeats, [&] {
+            Check(transfer.Restore(in, path, stream.ref()));
+            Check(stream.Synchronize());
+          });
+          static constexpr double kGoals[] = {6.8, 4.7, 3.6};
+          report("restore." + std::to_string(levels + 1), restore, h2d, mixed ? (levels == 3 ? 3.3 : 0) : kGoals[levels - 1],
+                 how + (mixed && !zero ? ", scattered blocks gathered" : ""));
+        }
+      }
+    }
+  }
+}
+
 int Main(int argc, char** argv) {
   Options options;
   for (int i = 1; i < argc; ++i) {
@@ -244,6 +317,7 @@ int Main(int argc, char** argv) {
     for (uint32_t dim : options.dims) BenchCodec(stream, options, dim);
   }
   if (wanted("latency")) BenchLatency(stream, options);
+  if (wanted("transfer")) BenchTransfer(stream, options);
   return 0;
 }
 

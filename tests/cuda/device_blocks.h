@@ -82,7 +82,7 @@ inline void FillRandom(const Layout& layout, uint32_t seed, float scale, BlockTe
       const StreamLayout& stream = layout.layers[l].streams[s];
       for (uint32_t t = 0; t < kBlockTokens; ++t) {
         for (uint32_t h = 0; h < stream.heads; ++h) {
-          float length = scale * std::exp(0.5f * normal(engine));
+          float length = scale * std::exp(0.3f * normal(engine));
           for (uint32_t c = 0; c < stream.dim; ++c) {
             float mean = s == 0 ? (c % 16 == 3 ? 6.0f : 0.5f * static_cast<float>(c * 37 % 5) - 1.0f) : 0.0f;
             Put(tensors, l, s, t, h, c, length * normal(engine) + scale * mean);

@@ -27,6 +27,8 @@ LayerLayout Plain(uint32_t heads, uint32_t dim) {
 }
 LayerLayout Latent(uint32_t dim) { return {{{StreamKind::kLatent, 1, dim, 0}}}; }
 
+std::string Named(uint32_t dim) { return std::string("d").append(std::to_string(dim)); }
+
 std::vector<Case> Cases() {
   std::vector<Case> cases;
   auto add = [&](std::string name, std::vector<LayerLayout> layers, std::string spec, TensorForm form, bool fast, float scale = 1) {
@@ -34,15 +36,15 @@ std::vector<Case> Cases() {
   };
   constexpr TensorForm kBf16, kF16{DType::kF16}, kF32{DType::kF32};
   for (uint32_t dim : {64, 80, 96, 128, 192, 256}) {
-    std::string d = "d" + std::to_string(dim);
+    std::string d = Named(dim);
     add(d + "_k4v4_bf16", {Plain(3, dim), Plain(3, dim)}, "tq:k4v4", kBf16, true);
-    add(d + "_k4v4_f16_head_major", {Plain(2, dim)}, "tq:k4v4", {DType::kF16, true, 0}, true);
+    add(d + "_k4v4_f16_head_major", {Plain(8, dim)}, "tq:k4v4", {DType::kF16, true, 0}, true);
     add(d + "_k3v2_padded", {Plain(2, dim)}, "tq:k3v2", {DType::kBf16, false, 8}, true);
     add(d + "_k2v3", {Plain(2, dim)}, "tq:k2v3", kBf16, true);
     add(d + "_k4v4_odd_stride", {Plain(2, dim)}, "tq:k4v4", {DType::kBf16, false, 3}, false);
   }
   for (uint32_t dim : {16, 32, 48, 112, 160, 320, 560, 576}) {
-    add("d" + std::to_string(dim) + "_k4v4", {Plain(2, dim)}, "tq:k4v4", kBf16, false);
+    add(Named(dim) + "_k4v4", {Plain(2, dim)}, "tq:k4v4", kBf16, false);
   }
   add("d128_k6v5_f32", {Plain(2, 128)}, "tq:k6v5", kF32, false);
   add("d64_k8v8_f32", {Plain(2, 64)}, "tq:k8v8", kF32, false);
@@ -220,7 +222,9 @@ TEST_P(TqTest, EncodesAsTheHostDoes) {
     auto device = EncodeOnDevice(index);
     ASSERT_TRUE(device.ok()) << device.status();
     ASSERT_EQ(host.size(), device->size());
-    if (fast_device_ && c.fast) EXPECT_EQ(fast_tasks_, all_tasks_);
+    if (fast_device_ && c.fast) {
+      EXPECT_EQ(fast_tasks_, all_tasks_);
+    }
     size_t codes = 0, different = 0;
     ForEachHead([&](uint32_t l, uint32_t s, uint32_t h, uint32_t dim) {
       std::vector<int> a = Cells(index, host, l, s, h, dim), b = Cells(index, *device, l, s, h, dim);
@@ -343,8 +347,8 @@ TEST_P(TqAdversaryTest, NamesTheVectorThatIsNotFinite) {
 std::vector<Case> AdversaryCases() {
   std::vector<Case> cases;
   for (uint32_t dim : {64, 80, 96, 128, 192, 256}) {
-    cases.push_back({"d" + std::to_string(dim) + "_fast", {Plain(2, dim), Plain(2, dim)}, "tq:k4v4", {}, 1, true});
-    cases.push_back({"d" + std::to_string(dim) + "_any", {Plain(2, dim)}, "tq:k5v6", {DType::kF32}, 1, false});
+    cases.push_back({Named(dim) + "_fast", {Plain(2, dim), Plain(2, dim)}, "tq:k4v4", {}, 1, true});
+    cases.push_back({Named(dim) + "_any", {Plain(2, dim)}, "tq:k5v6", {DType::kF32}, 1, false});
   }
   return cases;
 }
