@@ -28,7 +28,7 @@ struct Golden {
   std::vector<Top> tops;
 
   Golden() {
-    const std::string bytes = ReadFile(QUIRE_TEST_DATA "/../services/worker/engine/golden_logits.bin");
+    const std::string bytes = ReadFile(QUIRE_GOLDEN_LOGITS);
     ByteReader reader(AsBytes(bytes));
     EXPECT_EQ(AsString(reader.GetBytes(4)), "QGL1");
     const uint32_t n = reader.Get<uint32_t>(), k = reader.Get<uint32_t>();
@@ -52,7 +52,7 @@ TEST(GoldenLogits, UncompressedForwardAgreesWithNumPy) {
   ASSERT_GE(golden.tokens.size(), 512u);
   auto evaluator = Evaluator::Load(std::getenv("QUIRE_MODEL"), 0, nullptr);
   ASSERT_TRUE(evaluator.ok()) << evaluator.status();
-  auto tokens = (*evaluator)->tokenizer()->Encode(ReadFile(QUIRE_TEST_DATA "/../../LICENSE"), false, false);
+  auto tokens = (*evaluator)->tokenizer()->Encode(ReadFile(QUIRE_LICENSE), false, false);
   ASSERT_TRUE(tokens.ok()) << tokens.status();
   tokens->resize(golden.tokens.size());
   EXPECT_EQ(*tokens, golden.tokens) << "the text became other tokens";

@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include "quire/v1/codec.grpc.pb.h"
 #include "tests/services/worker/engine/torch_product.h"
 
 namespace quire::worker {
@@ -37,12 +38,19 @@ TEST(RpcAndTorch, LiveInOneProcess) {
   EXPECT_EQ(SumOfTorchProduct(64), 64.0 * 64 * 64);
   grpc::EnableDefaultHealthCheckService(true);
   int port = 0;
+  v1::Codec::Service service;  // answers UNIMPLEMENTED to all
   grpc::ServerBuilder builder;
+  builder.RegisterService(&service);
   builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   ASSERT_NE(server, nullptr);
   const std::string address = "127.0.0.1:" + std::to_string(port);
-  EXPECT_EQ(CheckHealth(grpc::CreateChannel(address, grpc::InsecureChannelCredentials())), "\x08\x01");  // SERVING
+  const auto channel = grpc::CreateChannel(address, grpc::InsecureChannelCredentials());
+  EXPECT_EQ(CheckHealth(channel), "\x08\x01");  // SERVING
+  grpc::ClientContext context;
+  v1::DescribeRequest request;
+  v1::DescribeResponse response;
+  EXPECT_EQ(v1::Codec::NewStub(channel)->Describe(&context, request, &response).error_code(), grpc::UNIMPLEMENTED);
   EXPECT_EQ(SumOfTorchProduct(200), 200.0 * 200 * 200);
   server->Shutdown();
 }
