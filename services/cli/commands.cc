@@ -1,10 +1,9 @@
 #include "services/cli/commands.h"
 
-#include <nlohmann/json.hpp>
-
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <ostream>
 
 #include "absl/strings/str_cat.h"
@@ -30,7 +29,8 @@ struct Session {
 };
 
 absl::StatusOr<std::unique_ptr<store::RemoteStore>> Connect(const Arguments& arguments) {
-  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel, runtime::NewChannel(arguments.store, arguments.channel));
+  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel,
+                         runtime::NewChannel(arguments.store, arguments.channel));
   store::RemoteStoreOptions options;
   options.call_timeout = options.stream_timeout = std::chrono::seconds(arguments.timeout_seconds);
   return std::make_unique<store::RemoteStore>(std::move(channel), options);
@@ -81,25 +81,28 @@ absl::StatusOr<int> Stats(const Arguments& arguments, std::ostream& out) {
                      {"blocks", t.blocks},
                      {"raw_bytes", t.raw_bytes}});
   }
-  ordered_json all = {{"tiers", tiers},
-                      {"lookups", stats.lookups},
-                      {"hit_tokens", stats.hit_tokens},
-                      {"miss_tokens", stats.miss_tokens},
-                      {"blocks_stored", stats.blocks_stored},
-                      {"blocks_evicted", stats.blocks_evicted},
-                      {"blocks_deleted", stats.blocks_deleted},
-                      {"checksum_failures", stats.checksum_failures},
-                      {"raw_bytes_stored", stats.raw_bytes_stored},
-                      {"compression_ratio", used > 0 ? static_cast<double>(stats.raw_bytes_stored) / static_cast<double>(used) : 0},
-                      {"put_sessions", stats.put_sessions},
-                      {"layouts", stats.layouts}};
+  ordered_json all = {
+      {"tiers", tiers},
+      {"lookups", stats.lookups},
+      {"hit_tokens", stats.hit_tokens},
+      {"miss_tokens", stats.miss_tokens},
+      {"blocks_stored", stats.blocks_stored},
+      {"blocks_evicted", stats.blocks_evicted},
+      {"blocks_deleted", stats.blocks_deleted},
+      {"checksum_failures", stats.checksum_failures},
+      {"raw_bytes_stored", stats.raw_bytes_stored},
+      {"compression_ratio",
+       used > 0 ? static_cast<double>(stats.raw_bytes_stored) / static_cast<double>(used) : 0},
+      {"put_sessions", stats.put_sessions},
+      {"layouts", stats.layouts}};
   if (arguments.json) {
     PrintJson(all, out);
     return kDone;
   }
   for (const ordered_json& tier : tiers) {
-    out << absl::StrFormat("%-18s %d of %d bytes, %d blocks of %d bytes raw\n", tier["tier"].get<std::string>(),
-                           tier["used_bytes"].get<uint64_t>(), tier["capacity_bytes"].get<uint64_t>(), tier["blocks"].get<uint64_t>(),
+    out << absl::StrFormat("%-18s %d of %d bytes, %d blocks of %d bytes raw\n",
+                           tier["tier"].get<std::string>(), tier["used_bytes"].get<uint64_t>(),
+                           tier["capacity_bytes"].get<uint64_t>(), tier["blocks"].get<uint64_t>(),
                            tier["raw_bytes"].get<uint64_t>());
   }
   all.erase("tiers");
@@ -127,13 +130,18 @@ absl::StatusOr<int> Lookup(const Arguments& arguments, std::ostream& out) {
   }
   int code = result.prefix_blocks == keys.size() ? kDone : kMissing;
   if (arguments.json) {
-    PrintJson({{"prefix_blocks", result.prefix_blocks}, {"prefix_tokens", result.prefix_blocks * kBlockTokens}, {"blocks", blocks}}, out);
+    PrintJson({{"prefix_blocks", result.prefix_blocks},
+               {"prefix_tokens", result.prefix_blocks * kBlockTokens},
+               {"blocks", blocks}},
+              out);
     return code;
   }
-  out << "prefix " << result.prefix_blocks << " of " << keys.size() << " blocks, " << result.prefix_blocks * kBlockTokens << " tokens\n";
+  out << "prefix " << result.prefix_blocks << " of " << keys.size() << " blocks, "
+      << result.prefix_blocks * kBlockTokens << " tokens\n";
   for (const ordered_json& b : blocks) {
-    out << absl::StrFormat("%s  %-7s %-5s %-8s %d levels, %d bytes, %d us\n", b["key"].get<std::string>(), b["state"].get<std::string>(),
-                           b["tier"].get<std::string>(), b["codec"].get<std::string>(), b["levels"].get<uint32_t>(),
+    out << absl::StrFormat("%s  %-7s %-5s %-8s %d levels, %d bytes, %d us\n", b["key"].get<std::string>(),
+                           b["state"].get<std::string>(), b["tier"].get<std::string>(),
+                           b["codec"].get<std::string>(), b["levels"].get<uint32_t>(),
                            b["bytes"].get<uint64_t>(), b["fetch_us"].get<uint64_t>());
   }
   return code;
@@ -154,15 +162,19 @@ absl::StatusOr<std::vector<ObjectFile>> ReadObjects(const std::vector<std::strin
     ObjectFile object{path, {}, {}};
     QUIRE_ASSIGN_OR_RETURN(object.bytes, ReadFile(path));
     absl::StatusOr<BlockHeader> header = ParseHeader(object.bytes);
-    if (!header.ok()) return absl::Status(header.status().code(), absl::StrCat(path, ": ", std::string(header.status().message())));
+    if (!header.ok())
+      return absl::Status(header.status().code(),
+                          absl::StrCat(path, ": ", std::string(header.status().message())));
     object.header = *std::move(header);
     objects.push_back(std::move(object));
   }
-  std::stable_sort(objects.begin(), objects.end(),
-                   [](const ObjectFile& a, const ObjectFile& b) { return a.header.identity.index < b.header.identity.index; });
+  std::stable_sort(objects.begin(), objects.end(), [](const ObjectFile& a, const ObjectFile& b) {
+    return a.header.identity.index < b.header.identity.index;
+  });
   for (const ObjectFile& object : objects) {
     if (object.header.part != objects.front().header.part) {
-      return absl::InvalidArgumentError(absl::StrCat(object.path, " and ", objects.front().path, " hold different parts of their blocks"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(object.path, " and ", objects.front().path, " hold different parts of their blocks"));
     }
   }
   return objects;
@@ -177,20 +189,23 @@ absl::StatusOr<int> Put(const Arguments& arguments, std::ostream& out) {
   for (const ObjectFile& object : objects) announces.push_back({object.header.identity, object.bytes.size()});
   store::PutOptions options;
   options.part = objects.front().header.part;
-  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<store::PutSession> put, session.store->BeginPut(session.ns, announces, options));
+  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<store::PutSession> put,
+                         session.store->BeginPut(session.ns, announces, options));
   uint64_t bytes = 0;
   for (uint32_t i : put->wanted()) {
     QUIRE_RETURN_IF_ERROR(put->Write(i, 0, objects[i].bytes));
     absl::StatusOr<uint64_t> stored = put->Commit(i);
     if (!stored.ok()) {
-      return absl::Status(stored.status().code(), absl::StrCat(objects[i].path, ": ", std::string(stored.status().message())));
+      return absl::Status(stored.status().code(),
+                          absl::StrCat(objects[i].path, ": ", std::string(stored.status().message())));
     }
     bytes += *stored;
   }
   if (arguments.json) {
     PrintJson({{"blocks", objects.size()}, {"stored", put->wanted().size()}, {"bytes", bytes}}, out);
   } else {
-    out << "stored " << put->wanted().size() << " of " << objects.size() << " blocks, " << bytes << " bytes; the others were there\n";
+    out << "stored " << put->wanted().size() << " of " << objects.size() << " blocks, " << bytes
+        << " bytes; the others were there\n";
   }
   return kDone;
 }
@@ -228,7 +243,8 @@ absl::StatusOr<int> Get(const Arguments& arguments, std::ostream& out) {
   }
   for (const ordered_json& r : results) {
     if (r.contains("file")) out << r["file"].get<std::string>() << "  " << r["bytes"] << " bytes\n";
-    if (r.contains("missing")) out << r["key"].get<std::string>() << "  " << r["missing"].get<std::string>() << "\n";
+    if (r.contains("missing"))
+      out << r["key"].get<std::string>() << "  " << r["missing"].get<std::string>() << "\n";
   }
   return code;
 }
@@ -251,7 +267,8 @@ absl::StatusOr<int> Inspect(const Arguments& arguments, std::ostream& out) {
     QUIRE_ASSIGN_OR_RETURN(std::vector<uint8_t> bytes, ReadFile(path));
     absl::StatusOr<ordered_json> inspection = InspectObject(bytes);
     if (!inspection.ok()) {
-      return absl::Status(inspection.status().code(), absl::StrCat(path, ": ", std::string(inspection.status().message())));
+      return absl::Status(inspection.status().code(),
+                          absl::StrCat(path, ": ", std::string(inspection.status().message())));
     }
     if (!arguments.json) {
       if (arguments.files.size() > 1) out << path << ":\n";

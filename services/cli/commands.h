@@ -19,11 +19,11 @@ struct Arguments {
   uint32_t timeout_seconds = 10;
   bool json = false;
 
-  std::string layout;                // path of a layout file
-  std::vector<std::string> keys;     // hex
-  std::vector<std::string> files;    // objects
-  std::string parent;                // get: hex key before the first of `keys`
-  uint32_t index = 0;                // get: number of the first block within its sequence
+  std::string layout;              // path of a layout file
+  std::vector<std::string> keys;   // hex
+  std::vector<std::string> files;  // objects
+  std::string parent;              // get: hex key before the first of `keys`
+  uint32_t index = 0;              // get: number of the first block within its sequence
   uint32_t max_bits = 0;
   std::string out_folder = ".";
   bool all = false;

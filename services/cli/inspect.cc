@@ -1,8 +1,7 @@
 #include "services/cli/inspect.h"
 
-#include <nlohmann/json.hpp>
-
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <ostream>
 
 #include "absl/strings/str_cat.h"
@@ -39,7 +38,8 @@ absl::StatusOr<int> LevelsPresent(const BlockHeader& header, uint64_t bytes) {
   for (size_t level = 0; level < header.levels.size(); ++level) {
     if (header.levels[level].end() == bytes) return static_cast<int>(level) + 1;
   }
-  return absl::DataLossError(absl::StrCat("an object of ", bytes, " bytes does not end on one of its levels"));
+  return absl::DataLossError(
+      absl::StrCat("an object of ", bytes, " bytes does not end on one of its levels"));
 }
 
 absl::StatusOr<ordered_json> InspectObject(Bytes object) {
@@ -52,7 +52,8 @@ absl::StatusOr<ordered_json> InspectObject(Bytes object) {
       {"index", header.identity.index},
       {"fingerprint", header.fingerprint.Hex()},
       {"part",
-       {{"layers", {header.part.layer_begin, header.part.layer_end}}, {"heads", {header.part.head_begin, header.part.head_end}}}},
+       {{"layers", {header.part.layer_begin, header.part.layer_end}},
+        {"heads", {header.part.head_begin, header.part.head_end}}}},
       {"sink_tokens", header.sink_tokens},
       {"rotation_seed", header.rotation_seed},
       {"header_bytes", header.header_bytes},
@@ -83,18 +84,20 @@ absl::StatusOr<ordered_json> InspectObject(Bytes object) {
 
 void PrintInspection(const ordered_json& i, std::ostream& out) {
   const ordered_json &layers = i["part"]["layers"], &heads = i["part"]["heads"];
-  out << "key          " << i["key"].get<std::string>() << "\nparent       " << i["parent"].get<std::string>() << "\nindex        "
-      << i["index"] << "\nfingerprint  " << i["fingerprint"].get<std::string>() << "\npart         layers [" << layers[0] << ", "
-      << layers[1] << "), heads [" << heads[0] << ", " << heads[1] << ")\nsinks        " << i["sink_tokens"] << " tokens\nbytes        "
-      << i["bytes"] << ", " << i["header_bytes"] << " of them header\n";
+  out << "key          " << i["key"].get<std::string>() << "\nparent       " << i["parent"].get<std::string>()
+      << "\nindex        " << i["index"] << "\nfingerprint  " << i["fingerprint"].get<std::string>()
+      << "\npart         layers [" << layers[0] << ", " << layers[1] << "), heads [" << heads[0] << ", "
+      << heads[1] << ")\nsinks        " << i["sink_tokens"] << " tokens\nbytes        " << i["bytes"] << ", "
+      << i["header_bytes"] << " of them header\n";
   for (const ordered_json& range : i["codecs"]) {
-    out << "codec        layers " << range["first_layer"] << "-" << range["last_layer"] << ": " << range["codec"].get<std::string>()
-        << "\n";
+    out << "codec        layers " << range["first_layer"] << "-" << range["last_layer"] << ": "
+        << range["codec"].get<std::string>() << "\n";
   }
   for (const ordered_json& level : i["levels"]) {
-    out << absl::StrFormat("level %d      %s, %d bytes at %d, relative error K %.5f V %.5f\n", level["level"].get<int>(),
-                           level["present"].get<bool>() ? "present" : "dropped", level["bytes"].get<uint64_t>(),
-                           level["offset"].get<uint64_t>(), level["k_error"].get<double>(), level["v_error"].get<double>());
+    out << absl::StrFormat("level %d      %s, %d bytes at %d, relative error K %.5f V %.5f\n",
+                           level["level"].get<int>(), level["present"].get<bool>() ? "present" : "dropped",
+                           level["bytes"].get<uint64_t>(), level["offset"].get<uint64_t>(),
+                           level["k_error"].get<double>(), level["v_error"].get<double>());
   }
 }
 

@@ -1,8 +1,7 @@
 #include "services/cli/layout_file.h"
 
-#include <nlohmann/json.hpp>
-
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
@@ -56,28 +55,32 @@ absl::StatusOr<StreamLayout> ReadStream(const json& object) {
   QUIRE_RETURN_IF_ERROR(Read(object, "heads", &stream.heads));
   QUIRE_RETURN_IF_ERROR(Read(object, "dim", &stream.dim));
   QUIRE_RETURN_IF_ERROR(Read(object, "sliding_window", &stream.sliding_window));
-  if (kind != "key" && kind != "value" && kind != "latent") return Bad("kind", absl::StrCat("is ", kind, ": key, value or latent"));
+  if (kind != "key" && kind != "value" && kind != "latent")
+    return Bad("kind", absl::StrCat("is ", kind, ": key, value or latent"));
   stream.kind = kind == "key" ? StreamKind::kKey : kind == "value" ? StreamKind::kValue : StreamKind::kLatent;
   return stream;
 }
 
 absl::StatusOr<std::vector<LayerLayout>> ReadLayers(const json& root) {
   auto uniform = root.find("uniform"), layers = root.find("layers");
-  if ((uniform == root.end()) == (layers == root.end())) return Bad("uniform", "or layers must be there, and not both");
+  if ((uniform == root.end()) == (layers == root.end()))
+    return Bad("uniform", "or layers must be there, and not both");
   if (uniform != root.end()) {
     if (!uniform->is_object()) return Bad("uniform", "is no object");
     uint32_t count = 0, heads = 0, dim = 0;
     QUIRE_RETURN_IF_ERROR(Read(*uniform, "layers", &count));
     QUIRE_RETURN_IF_ERROR(Read(*uniform, "kv_heads", &heads));
     QUIRE_RETURN_IF_ERROR(Read(*uniform, "head_dim", &dim));
-    if (count > kMaxLayers) return Bad("uniform.layers", absl::StrCat("is ", count, ": at most ", kMaxLayers));
+    if (count > kMaxLayers)
+      return Bad("uniform.layers", absl::StrCat("is ", count, ": at most ", kMaxLayers));
     return Layout::Uniform(Digest{}, count, heads, dim).layers;
   }
   if (!layers->is_array()) return Bad("layers", "is no array");
   std::vector<LayerLayout> out;
   for (const json& layer : *layers) {
     auto streams = layer.is_object() ? layer.find("streams") : layer.end();
-    if (!layer.is_object() || streams == layer.end() || !streams->is_array()) return Bad("layers", "holds something without streams");
+    if (!layer.is_object() || streams == layer.end() || !streams->is_array())
+      return Bad("layers", "holds something without streams");
     LayerLayout& converted = out.emplace_back();
     for (const json& stream : *streams) {
       QUIRE_ASSIGN_OR_RETURN(StreamLayout s, ReadStream(stream));

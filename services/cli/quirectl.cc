@@ -1,7 +1,6 @@
 #include "services/cli/quirectl.h"
 
 #include <CLI/CLI.hpp>
-
 #include <functional>
 #include <ostream>
 
@@ -19,7 +18,9 @@ void AddCommonOptions(CLI::App& app, Arguments& a) {
   app.add_option("--cert", a.channel.certificate, "PEM client certificate");
   app.add_option("--key-file", a.channel.key, "PEM key of --cert");
   app.add_option("--tenant", a.tenant, "Tenant; empty: one's own");
-  app.add_option("--timeout", a.timeout_seconds, "Seconds for the whole command")->capture_default_str()->check(CLI::Range(1, 86400));
+  app.add_option("--timeout", a.timeout_seconds, "Seconds for the whole command")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 86400));
   app.add_flag("--json", a.json, "Print JSON");
 }
 
@@ -32,13 +33,18 @@ CLI::App* AddCommand(CLI::App& app, const char* name, const char* help, Command 
 }
 
 void AddCommands(CLI::App& app, Arguments& a, Command& chosen) {
-  auto layout = [&](CLI::App* sub) { sub->add_option("--layout", a.layout, "JSON file of the layout")->required(); };
+  auto layout = [&](CLI::App* sub) {
+    sub->add_option("--layout", a.layout, "JSON file of the layout")->required();
+  };
   auto keys = [&](CLI::App* sub) {
-    sub->add_option("keys", a.keys, "Block keys, hex, in the order of their chain")->required()->expected(1, 1 << 16);
+    sub->add_option("keys", a.keys, "Block keys, hex, in the order of their chain")
+        ->required()
+        ->expected(1, 1 << 16);
   };
   AddCommand(app, "stats", "Counters and sizes of the store", Stats, chosen);
 
-  CLI::App* lookup = AddCommand(app, "lookup", "Which blocks of a chain are stored; exit code 2 if not all", Lookup, chosen);
+  CLI::App* lookup =
+      AddCommand(app, "lookup", "Which blocks of a chain are stored; exit code 2 if not all", Lookup, chosen);
   layout(lookup), keys(lookup);
   lookup->add_flag("--all", a.all, "Tell of every key, not only up to the first miss");
 
@@ -46,18 +52,22 @@ void AddCommands(CLI::App& app, Arguments& a, Command& chosen) {
   layout(put);
   put->add_option("files", a.files, "Objects of format v1")->required()->expected(1, 4096);
 
-  CLI::App* get = AddCommand(app, "get", "Fetches blocks into files named KEY.qkv; exit code 2 if some are missing", Get, chosen);
+  CLI::App* get = AddCommand(
+      app, "get", "Fetches blocks into files named KEY.qkv; exit code 2 if some are missing", Get, chosen);
   layout(get), keys(get);
-  get->add_option("--parent", a.parent, "Key of the block before the first, hex; of block 0 the chain's root")->required();
+  get->add_option("--parent", a.parent, "Key of the block before the first, hex; of block 0 the chain's root")
+      ->required();
   get->add_option("--index", a.index, "Number of the first block within its sequence")->capture_default_str();
-  get->add_option("--max-bits", a.max_bits, "At most the levels that hold this many bits; 0: all")->capture_default_str();
+  get->add_option("--max-bits", a.max_bits, "At most the levels that hold this many bits; 0: all")
+      ->capture_default_str();
   get->add_option("--out", a.out_folder, "Folder for the files")->capture_default_str();
 
   CLI::App* remove = AddCommand(app, "delete", "Removes blocks", Delete, chosen);
   layout(remove), keys(remove);
   remove->add_flag("--force", a.force, "Leased ones too");
 
-  CLI::App* inspect = AddCommand(app, "inspect", "Prints the header of object files; asks no store", Inspect, chosen);
+  CLI::App* inspect =
+      AddCommand(app, "inspect", "Prints the header of object files; asks no store", Inspect, chosen);
   inspect->add_option("files", a.files, "Objects of format v1")->required()->expected(1, 4096);
 }
 

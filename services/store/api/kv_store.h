@@ -1,5 +1,6 @@
 // The store as C++ sees it: one interface that the local engine (services/store/engine) and the gRPC client
-// (services/store/client) both implement; one conformance suite (tests/services/store) runs on both. All calls are thread-safe.
+// (services/store/client) both implement; one conformance suite (tests/services/store) runs on both. All
+// calls are thread-safe.
 #pragma once
 
 #include <chrono>
@@ -50,30 +51,38 @@ struct LookupResult {
 
 struct PutOptions {
   Part part;           // all zero: the whole layout
-  std::string encode;  // a codec spec: the data is raw KV in the layout's dtype (see kv_store.proto); "": objects of format v1
+  std::string encode;  // a codec spec: the data is raw KV in the layout's dtype (see kv_store.proto); "":
+                       // objects of format v1
 };
 struct BlockAnnounce {
   BlockIdentity identity;
   uint64_t bytes = 0;  // that will be written if the block is wanted
 };
 
-// One two-phase write. Destroying a session without Commit of a block leaves nothing of that block. Not thread-safe.
+// One two-phase write. Destroying a session without Commit of a block leaves nothing of that block. Not
+// thread-safe.
 class PutSession {
  public:
   virtual ~PutSession() = default;
   // Indices of the announced blocks that the store lacks; only these may be written.
   virtual const std::vector<uint32_t>& wanted() const = 0;
-  // Appends bytes of a block; offset must be what has been written of it so far. INVALID_ARGUMENT on any other offset, on a block
-  // not wanted and past the announced size.
+  // Appends bytes of a block; offset must be what has been written of it so far. INVALID_ARGUMENT on any
+  // other offset, on a block not wanted and past the announced size. Of a block that cannot be stored the
+  // bytes are taken all the same: Commit tells why. A remote session whose stream broke says so here already
+  // (UNAVAILABLE, DEADLINE_EXCEEDED, …).
   virtual absl::Status Write(uint32_t block, uint64_t offset, Bytes data) = 0;
-  // Verifies the block (or encodes it) and makes it visible; DATA_LOSS if verification fails, RESOURCE_EXHAUSTED if no room can be
-  // made. Other blocks of the session are not harmed. Returns stored bytes.
+  // Verifies the block (or encodes it) and makes it visible; DATA_LOSS if verification fails,
+  // RESOURCE_EXHAUSTED if no room can be made, FAILED_PRECONDITION if the parent is not (or no longer)
+  // stored, INVALID_ARGUMENT if bytes are still missing or raw KV holds a NaN or an infinity. Other blocks of
+  // the session are not harmed. Returns stored bytes; asked again, the same answer.
   virtual absl::StatusOr<uint64_t> Commit(uint32_t block) = 0;
 };
 
 struct GetOptions {
-  Part part;               // all zero: the whole layout
-  uint32_t max_bits = 0;   // send at most the levels that hold this many bits; 0: all
+  // All zero: the whole layout. What comes is the smallest stored object that covers the part, whole: its
+  // header names its own part.
+  Part part;
+  uint32_t max_bits = 0;                 // send at most the levels that hold this many bits; 0: all
   std::chrono::milliseconds timeout{0};  // of the whole call; 0: none
 };
 // What Get hands to its caller, block after block. `object` is valid during the call only.
@@ -89,7 +98,8 @@ struct TierStats {
 };
 struct StoreStats {
   std::vector<TierStats> tiers;
-  uint64_t lookups = 0, hit_tokens = 0, miss_tokens = 0, blocks_stored = 0, blocks_evicted = 0, blocks_deleted = 0;
+  uint64_t lookups = 0, hit_tokens = 0, miss_tokens = 0, blocks_stored = 0, blocks_evicted = 0,
+           blocks_deleted = 0;
   uint64_t checksum_failures = 0, raw_bytes_stored = 0, put_sessions = 0, layouts = 0;
 };
 
@@ -98,14 +108,22 @@ class KvStore {
   virtual ~KvStore() = default;
 
   virtual absl::StatusOr<Digest> RegisterLayout(const Layout& layout) = 0;
-  // `keys`: consecutive blocks of one chain.
-  virtual absl::StatusOr<LookupResult> Lookup(const Namespace& ns, std::span<const Digest> keys, const LookupOptions& options) = 0;
-  virtual absl::StatusOr<std::unique_ptr<PutSession>> BeginPut(const Namespace& ns, std::span<const BlockAnnounce> blocks,
+  // `keys`: consecutive blocks of one chain, at most 65536. Marks what it finds as used, the beginning of the
+  // chain last.
+  virtual absl::StatusOr<LookupResult> Lookup(const Namespace& ns, std::span<const Digest> keys,
+                                              const LookupOptions& options) = 0;
+  // Announces at most 4096 blocks. A block's parent must be stored or earlier in the list (else
+  // FAILED_PRECONDITION), or, of index 0, be a chain's root, which is neither. RESOURCE_EXHAUSTED where open
+  // sessions have announced as much as the store allows.
+  virtual absl::StatusOr<std::unique_ptr<PutSession>> BeginPut(const Namespace& ns,
+                                                               std::span<const BlockAnnounce> blocks,
                                                                const PutOptions& options) = 0;
-  // Whole objects in the order asked for; each was verified (header, identity, every slice). A missing or failing block goes to
-  // on_miss (NOT_FOUND, DATA_LOSS) and is not an error of the call.
-  virtual absl::Status Get(const Namespace& ns, std::span<const BlockIdentity> blocks, const GetOptions& options,
-                           const GetSink& sink) = 0;
+  // Whole objects in the order asked for; each was verified (header, identity, every slice). A missing or
+  // failing block goes to on_miss (NOT_FOUND, DATA_LOSS) and is not an error of the call.
+  virtual absl::Status Get(const Namespace& ns, std::span<const BlockIdentity> blocks,
+                           const GetOptions& options, const GetSink& sink) = 0;
+  // Returns how many blocks were removed. Leased ones stay unless `force`; a reader keeps the bytes it is
+  // reading.
   virtual absl::StatusOr<uint32_t> Delete(const Namespace& ns, std::span<const Digest> keys, bool force) = 0;
   virtual absl::StatusOr<StoreStats> Stats() = 0;
 };

@@ -32,14 +32,16 @@ absl::Status RemoteGet::Run(v1::KvStore::Stub& stub, std::chrono::system_clock::
   }
   QUIRE_RETURN_IF_ERROR(runtime::FromGrpc(stream->Finish()));
   if (next_ != blocks_.size()) {
-    return absl::InternalError(absl::StrCat("store ended a Get after ", next_, " of ", blocks_.size(), " blocks"));
+    return absl::InternalError(
+        absl::StrCat("store ended a Get after ", next_, " of ", blocks_.size(), " blocks"));
   }
   return absl::OkStatus();
 }
 
 absl::Status RemoteGet::Miss(uint32_t block, const absl::Status& why) {
   if (block != next_ || block >= blocks_.size() || !object_.empty() || why.ok()) {
-    return absl::InternalError(absl::StrCat("store reported a miss of block ", block, " where block ", next_, " comes next"));
+    return absl::InternalError(
+        absl::StrCat("store reported a miss of block ", block, " where block ", next_, " comes next"));
   }
   ++next_;
   started_ = true;
@@ -48,16 +50,18 @@ absl::Status RemoteGet::Miss(uint32_t block, const absl::Status& why) {
 
 absl::Status RemoteGet::Take(const v1::BlockData& data) {
   constexpr uint64_t kReserveAtMost = 64 << 20;  // a length is believed only as its bytes come
-  if (data.block() != next_ || next_ >= blocks_.size() || data.offset() != object_.size() || data.data().empty()) {
-    return absl::InternalError(absl::StrCat("store sent block ", data.block(), " at ", data.offset(), " where block ", next_, " at ",
-                                            object_.size(), " comes next"));
+  if (data.block() != next_ || next_ >= blocks_.size() || data.offset() != object_.size() ||
+      data.data().empty()) {
+    return absl::InternalError(absl::StrCat("store sent block ", data.block(), " at ", data.offset(),
+                                            " where block ", next_, " at ", object_.size(), " comes next"));
   }
   if (object_.empty()) {
     object_bytes_ = data.object_bytes();
     object_.reserve(std::min(object_bytes_, kReserveAtMost));
   }
   if (data.data().size() > object_bytes_ - object_.size()) {
-    return absl::InternalError(absl::StrCat("store sent more than ", object_bytes_, " bytes of block ", next_));
+    return absl::InternalError(
+        absl::StrCat("store sent more than ", object_bytes_, " bytes of block ", next_));
   }
   Bytes bytes = AsBytes(data.data());
   object_.insert(object_.end(), bytes.begin(), bytes.end());
@@ -66,7 +70,8 @@ absl::Status RemoteGet::Take(const v1::BlockData& data) {
 
 absl::Status RemoteGet::Verify() const {
   QUIRE_ASSIGN_OR_RETURN(BlockHeader header, ParseHeader(object_));
-  if (!header.part.Covers(wanted_)) return absl::DataLossError("the block that came does not cover the part asked for");
+  if (!header.part.Covers(wanted_))
+    return absl::DataLossError("the block that came does not cover the part asked for");
   QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<const BlockCodec> codec, codec_of_(header.part));
   QUIRE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::Open(std::move(codec), blocks_[next_], object_));
   return reader.Verify();
@@ -77,9 +82,11 @@ absl::Status RemoteGet::Complete() {
   uint32_t block = next_++;
   started_ = true;
   absl::Status status =
-      verified.ok() ? sink_.on_block(block, object_)
-                    : sink_.on_miss(block, absl::DataLossError(absl::StrCat("the block did not arrive as it was stored: ",
-                                                                            std::string(verified.message()))));
+      verified.ok()
+          ? sink_.on_block(block, object_)
+          : sink_.on_miss(block,
+                          absl::DataLossError(absl::StrCat("the block did not arrive as it was stored: ",
+                                                           std::string(verified.message()))));
   object_.clear();
   return status;
 }

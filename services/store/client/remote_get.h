@@ -19,8 +19,8 @@ class RemoteGet {
   using CodecOf = std::function<absl::StatusOr<std::shared_ptr<const BlockCodec>>(const Part& part)>;
 
   // `blocks` and `sink` are borrowed. `wanted` must be covered by what comes.
-  RemoteGet(const v1::GetRequest& request, const Part& wanted, std::span<const BlockIdentity> blocks, const GetSink& sink,
-            CodecOf codec_of)
+  RemoteGet(const v1::GetRequest& request, const Part& wanted, std::span<const BlockIdentity> blocks,
+            const GetSink& sink, CodecOf codec_of)
       : request_(request), wanted_(wanted), blocks_(blocks), sink_(sink), codec_of_(std::move(codec_of)) {}
 
   absl::Status Run(v1::KvStore::Stub& stub, std::chrono::system_clock::time_point deadline);

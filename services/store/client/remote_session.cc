@@ -10,17 +10,18 @@
 
 namespace quire::store {
 
-absl::StatusOr<std::unique_ptr<RemoteStore::Session>> RemoteStore::Session::Begin(v1::KvStore::Stub& stub,
-                                                                                  std::shared_ptr<grpc::ClientContext> context,
-                                                                                  const v1::PutRequest& announce,
-                                                                                  std::span<const BlockAnnounce> blocks) {
+absl::StatusOr<std::unique_ptr<RemoteStore::Session>> RemoteStore::Session::Begin(
+    v1::KvStore::Stub& stub, std::shared_ptr<grpc::ClientContext> context, const v1::PutRequest& announce,
+    std::span<const BlockAnnounce> blocks) {
   std::unique_ptr<Stream> stream = stub.Put(context.get());
   auto session = std::unique_ptr<Session>(new Session(std::move(context), std::move(stream)));
   v1::PutResponse response;
   if (!session->stream_->Write(announce) || !session->stream_->Read(&response)) return session->Broken();
-  if (!response.has_wanted()) return absl::InternalError("store answered an announcement with something else than PutWanted");
+  if (!response.has_wanted())
+    return absl::InternalError("store answered an announcement with something else than PutWanted");
   for (uint32_t index : response.wanted().blocks()) {
-    if (index >= blocks.size()) return absl::InternalError(absl::StrCat("store wants block ", index, " of ", blocks.size()));
+    if (index >= blocks.size())
+      return absl::InternalError(absl::StrCat("store wants block ", index, " of ", blocks.size()));
     session->wanted_.push_back(index);
   }
   session->progress_ = PutProgress(blocks, session->wanted_);
@@ -30,7 +31,8 @@ absl::StatusOr<std::unique_ptr<RemoteStore::Session>> RemoteStore::Session::Begi
 
 RemoteStore::Session::~Session() {
   if (broken_) return;
-  bool complete = std::all_of(wanted_.begin(), wanted_.end(), [&](uint32_t i) { return results_.contains(i); });
+  bool complete =
+      std::all_of(wanted_.begin(), wanted_.end(), [&](uint32_t i) { return results_.contains(i); });
   if (!complete) context_->TryCancel();
   stream_->WritesDone();
   v1::PutResponse response;
@@ -70,7 +72,8 @@ absl::Status RemoteStore::Session::Write(uint32_t block, uint64_t offset, Bytes 
   QUIRE_RETURN_IF_ERROR(progress_.Advance(block, offset, data.size()));
   uint64_t total = announced_[block];
   uint64_t send_until = total > kKeptBack ? total - kKeptBack : 0;
-  Bytes now = offset >= send_until ? Bytes{} : data.first(std::min<uint64_t>(data.size(), send_until - offset));
+  Bytes now =
+      offset >= send_until ? Bytes{} : data.first(std::min<uint64_t>(data.size(), send_until - offset));
   Bytes later = data.subspan(now.size());
   std::vector<uint8_t>& kept = kept_back_[block];
   kept.insert(kept.end(), later.begin(), later.end());
@@ -88,8 +91,8 @@ absl::StatusOr<uint64_t> RemoteStore::Session::Commit(uint32_t block) {
     v1::PutResponse response;
     if (!stream_->Read(&response)) return Broken();
     if (!response.has_result() || response.result().block() != block) {
-      return absl::InternalError(
-          absl::StrCat("store answered the last bytes of block ", block, " with something else than its result"));
+      return absl::InternalError(absl::StrCat("store answered the last bytes of block ", block,
+                                              " with something else than its result"));
     }
     const v1::PutResult& result = response.result();
     absl::Status status(static_cast<absl::StatusCode>(result.code()), result.message());

@@ -14,14 +14,17 @@
 
 namespace quire::store {
 
-// The server commits a block when its last byte arrives, so the last bytes of each block are kept back until Commit.
+// The server commits a block when its last byte arrives, so the last bytes of each block are kept back until
+// Commit.
 class RemoteStore::Session : public PutSession {
  public:
   using Stream = grpc::ClientReaderWriter<v1::PutRequest, v1::PutResponse>;
 
   // Opens the stream, announces and waits for what is wanted.
-  static absl::StatusOr<std::unique_ptr<Session>> Begin(v1::KvStore::Stub& stub, std::shared_ptr<grpc::ClientContext> context,
-                                                        const v1::PutRequest& announce, std::span<const BlockAnnounce> blocks);
+  static absl::StatusOr<std::unique_ptr<Session>> Begin(v1::KvStore::Stub& stub,
+                                                        std::shared_ptr<grpc::ClientContext> context,
+                                                        const v1::PutRequest& announce,
+                                                        std::span<const BlockAnnounce> blocks);
   ~Session() override;
 
   const std::vector<uint32_t>& wanted() const override { return wanted_; }

@@ -30,13 +30,15 @@ RemoteStore::RemoteStore(std::shared_ptr<grpc::Channel> channel, RemoteStoreOpti
 
 RemoteStore::~RemoteStore() = default;
 
-absl::Status RemoteStore::Retry(Deadline deadline, const Call& call, const std::function<bool()>& again) const {
+absl::Status RemoteStore::Retry(Deadline deadline, const Call& call,
+                                const std::function<bool()>& again) const {
   absl::BitGen random;
   auto pause = options_.first_pause;
   for (int tries = 1;; ++tries) {
     absl::Status status = call();
     if (!absl::IsUnavailable(status) || tries >= options_.max_tries || (again && !again())) return status;
-    milliseconds wait(static_cast<int64_t>(static_cast<double>(pause.count()) * absl::Uniform(random, 0.5, 1.5)));
+    milliseconds wait(
+        static_cast<int64_t>(static_cast<double>(pause.count()) * absl::Uniform(random, 0.5, 1.5)));
     if (system_clock::now() + wait >= deadline) return status;
     std::this_thread::sleep_for(wait);
     pause *= 2;
@@ -59,7 +61,8 @@ std::shared_ptr<const Layout> RemoteStore::Known(const Digest& fingerprint) cons
   return it == layouts_.end() ? nullptr : it->second;
 }
 
-absl::StatusOr<std::shared_ptr<const BlockCodec>> RemoteStore::Codec(const Digest& fingerprint, const Part& part) {
+absl::StatusOr<std::shared_ptr<const BlockCodec>> RemoteStore::Codec(const Digest& fingerprint,
+                                                                     const Part& part) {
   constexpr size_t kCachedCodecs = 256;
   std::pair<Digest, Part> key(fingerprint, part);
   std::shared_ptr<const Layout> layout;
@@ -67,7 +70,8 @@ absl::StatusOr<std::shared_ptr<const BlockCodec>> RemoteStore::Codec(const Diges
     absl::ReaderMutexLock lock(&mu_);
     if (auto it = codecs_.find(key); it != codecs_.end()) return it->second;
     auto it = layouts_.find(fingerprint);
-    if (it == layouts_.end()) return absl::NotFoundError("this client was not told the layout: call RegisterLayout first");
+    if (it == layouts_.end())
+      return absl::NotFoundError("this client was not told the layout: call RegisterLayout first");
     layout = it->second;
   }
   QUIRE_RETURN_IF_ERROR(part.Validate(*layout));
@@ -92,14 +96,16 @@ absl::StatusOr<Digest> RemoteStore::Register(const Layout& layout, Deadline dead
 absl::StatusOr<Digest> RemoteStore::RegisterLayout(const Layout& layout) {
   QUIRE_ASSIGN_OR_RETURN(Digest fingerprint, Register(layout, system_clock::now() + options_.call_timeout));
   if (fingerprint != layout.Fingerprint()) {
-    return absl::InternalError("store and client disagree on the layout's fingerprint: their versions differ");
+    return absl::InternalError(
+        "store and client disagree on the layout's fingerprint: their versions differ");
   }
   absl::MutexLock lock(&mu_);
   layouts_.try_emplace(fingerprint, std::make_shared<const Layout>(layout));
   return fingerprint;
 }
 
-absl::StatusOr<LookupResult> RemoteStore::Lookup(const Namespace& ns, std::span<const Digest> keys, const LookupOptions& options) {
+absl::StatusOr<LookupResult> RemoteStore::Lookup(const Namespace& ns, std::span<const Digest> keys,
+                                                 const LookupOptions& options) {
   if (options.lease.count() < 0 || options.lease.count() > UINT32_MAX) {
     return absl::InvalidArgumentError(absl::StrCat("lease of ", options.lease.count(), " ms"));
   }
@@ -132,7 +138,8 @@ absl::StatusOr<LookupResult> RemoteStore::Lookup(const Namespace& ns, std::span<
   return result;
 }
 
-absl::StatusOr<std::unique_ptr<PutSession>> RemoteStore::BeginPut(const Namespace& ns, std::span<const BlockAnnounce> blocks,
+absl::StatusOr<std::unique_ptr<PutSession>> RemoteStore::BeginPut(const Namespace& ns,
+                                                                  std::span<const BlockAnnounce> blocks,
                                                                   const PutOptions& options) {
   v1::PutRequest request;
   v1::PutAnnounce* announce = request.mutable_announce();
@@ -146,17 +153,19 @@ absl::StatusOr<std::unique_ptr<PutSession>> RemoteStore::BeginPut(const Namespac
   QUIRE_RETURN_IF_ERROR(WithLayout(deadline, ns.fingerprint, [&] {
     auto context = std::make_shared<grpc::ClientContext>();
     context->set_deadline(deadline);
-    absl::StatusOr<std::unique_ptr<Session>> begun = Session::Begin(stubs_->kv, std::move(context), request, blocks);
+    absl::StatusOr<std::unique_ptr<Session>> begun =
+        Session::Begin(stubs_->kv, std::move(context), request, blocks);
     if (begun.ok()) session = *std::move(begun);
     return begun.status();
   }));
   return session;
 }
 
-absl::Status RemoteStore::Get(const Namespace& ns, std::span<const BlockIdentity> blocks, const GetOptions& options,
-                              const GetSink& sink) {
+absl::Status RemoteStore::Get(const Namespace& ns, std::span<const BlockIdentity> blocks,
+                              const GetOptions& options, const GetSink& sink) {
   std::shared_ptr<const Layout> layout = Known(ns.fingerprint);
-  if (layout == nullptr) return absl::NotFoundError("this client was not told the layout: call RegisterLayout first");
+  if (layout == nullptr)
+    return absl::NotFoundError("this client was not told the layout: call RegisterLayout first");
   Part wanted = options.part == Part{} ? Part::Whole(*layout) : options.part;
   QUIRE_RETURN_IF_ERROR(wanted.Validate(*layout));
   v1::GetRequest request;
@@ -165,12 +174,18 @@ absl::Status RemoteStore::Get(const Namespace& ns, std::span<const BlockIdentity
   ToProto(wanted, request.mutable_part());
   request.set_max_bits(options.max_bits);
 
-  auto timeout = options.timeout.count() > 0 ? std::min(options.timeout, options_.stream_timeout) : options_.stream_timeout;
+  auto timeout = options.timeout.count() > 0 ? std::min(options.timeout, options_.stream_timeout)
+                                             : options_.stream_timeout;
   Deadline deadline = system_clock::now() + timeout;
   RemoteGet get(request, wanted, blocks, sink, [&](const Part& part) { return Codec(ns.fingerprint, part); });
   auto again = [&] { return !get.started(); };
   return WithLayout(
-      deadline, ns.fingerprint, [&] { return Retry(deadline, [&] { return get.Run(stubs_->kv, deadline); }, again); }, again);
+      deadline, ns.fingerprint,
+      [&] {
+        return Retry(
+            deadline, [&] { return get.Run(stubs_->kv, deadline); }, again);
+      },
+      again);
 }
 
 absl::StatusOr<uint32_t> RemoteStore::Delete(const Namespace& ns, std::span<const Digest> keys, bool force) {

@@ -1,8 +1,9 @@
 // A store in another process, over gRPC: the same interface as the local one.
 //
-// Every call has a deadline. Calls that change nothing when repeated are tried again, with jittered pauses, on UNAVAILABLE only; a
-// Get only until its first block was handed out, a Put never. Layouts registered through this client are remembered: blocks are
-// verified against them when they arrive, and a store that was restarted is told them again.
+// Every call has a deadline. Calls that change nothing when repeated are tried again, with jittered pauses,
+// on UNAVAILABLE only; a Get only until its first block was handed out, a Put never. Layouts registered
+// through this client are remembered: blocks are verified against them when they arrive, and a store that was
+// restarted is told them again.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -22,10 +23,11 @@
 namespace quire::store {
 
 struct RemoteStoreOptions {
-  std::chrono::milliseconds call_timeout{5'000};     // RegisterLayout, Lookup, Delete, Stats: all tries together
-  std::chrono::milliseconds stream_timeout{60'000};  // a whole Get (unless GetOptions.timeout says less) or Put session
+  std::chrono::milliseconds call_timeout{5'000};  // RegisterLayout, Lookup, Delete, Stats: all tries together
+  std::chrono::milliseconds stream_timeout{
+      60'000};  // a whole Get (unless GetOptions.timeout says less) or Put session
   int max_tries = 3;
-  std::chrono::milliseconds first_pause{20};         // before the second try; doubles, times a random 0.5…1.5
+  std::chrono::milliseconds first_pause{20};  // before the second try; doubles, times a random 0.5…1.5
 };
 
 // Thread-safe.
@@ -35,8 +37,10 @@ class RemoteStore : public KvStore {
   ~RemoteStore() override;  // REQUIRES: its sessions are gone
 
   absl::StatusOr<Digest> RegisterLayout(const Layout& layout) override;
-  absl::StatusOr<LookupResult> Lookup(const Namespace& ns, std::span<const Digest> keys, const LookupOptions& options) override;
-  absl::StatusOr<std::unique_ptr<PutSession>> BeginPut(const Namespace& ns, std::span<const BlockAnnounce> blocks,
+  absl::StatusOr<LookupResult> Lookup(const Namespace& ns, std::span<const Digest> keys,
+                                      const LookupOptions& options) override;
+  absl::StatusOr<std::unique_ptr<PutSession>> BeginPut(const Namespace& ns,
+                                                       std::span<const BlockAnnounce> blocks,
                                                        const PutOptions& options) override;
   // NOT_FOUND also for a layout that the store knows and this client was not told (RegisterLayout).
   absl::Status Get(const Namespace& ns, std::span<const BlockIdentity> blocks, const GetOptions& options,
@@ -50,9 +54,11 @@ class RemoteStore : public KvStore {
   using Deadline = std::chrono::system_clock::time_point;
 
   using Call = std::function<absl::Status()>;
-  // Calls `call` until it succeeds, fails otherwise than by UNAVAILABLE, or tries or time are used up, or `again` says no.
+  // Calls `call` until it succeeds, fails otherwise than by UNAVAILABLE, or tries or time are used up, or
+  // `again` says no.
   absl::Status Retry(Deadline deadline, const Call& call, const std::function<bool()>& again = nullptr) const;
-  // Calls `call`; on NOT_FOUND for a layout that this client knows, registers it and, unless `again` says no, calls once more.
+  // Calls `call`; on NOT_FOUND for a layout that this client knows, registers it and, unless `again` says no,
+  // calls once more.
   absl::Status WithLayout(Deadline deadline, const Digest& fingerprint, const Call& call,
                           const std::function<bool()>& again = nullptr);
   absl::StatusOr<Digest> Register(const Layout& layout, Deadline deadline);
@@ -63,7 +69,8 @@ class RemoteStore : public KvStore {
   std::unique_ptr<Stubs> stubs_;
   mutable absl::Mutex mu_;
   absl::flat_hash_map<Digest, std::shared_ptr<const Layout>> layouts_ ABSL_GUARDED_BY(mu_);
-  absl::flat_hash_map<std::pair<Digest, Part>, std::shared_ptr<const BlockCodec>> codecs_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<std::pair<Digest, Part>, std::shared_ptr<const BlockCodec>> codecs_
+      ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace quire::store

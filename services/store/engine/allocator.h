@@ -1,14 +1,16 @@
-// Who owns which bytes of an arena: a two-level segregated fit allocator (TLSF) whose records stand outside the memory it hands out,
-// so that it serves host and device arenas alike.
+// Who owns which bytes of an arena: a two-level segregated fit allocator (TLSF) whose records stand outside
+// the memory it hands out, so that it serves host and device arenas alike.
 //
 // Invariants, true between any two calls:
 //  - the blocks partition [0, capacity): each begins where its neighbour below ends;
 //  - no two free blocks are neighbours;
 //  - every free block is in the list of its size class, and a bit says which lists are not empty.
-// So Allocate, Free and Shrink are O(1): two bit scans and a handful of links. Allocate first looks at up to kExactTries blocks of the
-// size's own class, so that a hole left by an object of the same size is always found where all objects are alike.
+// So Allocate, Free and Shrink are O(1): two bit scans and a handful of links. Allocate first looks at up to
+// kExactTries blocks of the size's own class, so that a hole left by an object of the same size is always
+// found where all objects are alike.
 //
-// What an object costs: its size rounded up to kGranule, at most 31 bytes, and a record of 32 bytes. Both are in `used()`.
+// What an object costs: its size rounded up to kGranule, at most 31 bytes, and a record of 32 bytes. Both are
+// in `used()`.
 #pragma once
 
 #include <algorithm>
@@ -22,8 +24,8 @@ namespace quire::store {
 // Not thread-safe.
 class ExtentAllocator {
  public:
-  static constexpr uint64_t kGranule = 32;       // offsets and sizes are multiples of it
-  static constexpr uint64_t kRecordBytes = 32;   // of host memory beside an object
+  static constexpr uint64_t kGranule = 32;      // offsets and sizes are multiples of it
+  static constexpr uint64_t kRecordBytes = 32;  // of host memory beside an object
   using Handle = uint32_t;
 
   explicit ExtentAllocator(uint64_t capacity);
@@ -49,15 +51,16 @@ class ExtentAllocator {
 
  private:
   static constexpr uint32_t kNone = UINT32_MAX;
-  static constexpr int kSecondBits = 5;  // 32 lists within a power of two: a block is at most 1/32 larger than asked for
+  static constexpr int kSecondBits =
+      5;  // 32 lists within a power of two: a block is at most 1/32 larger than asked for
   static constexpr int kSecond = 1 << kSecondBits;
   static constexpr int kFirst = 64 - kSecondBits;
   static constexpr int kExactTries = 16;
 
   struct Record {
     uint64_t offset = 0;
-    uint64_t size_free = 0;  // size, a multiple of kGranule; bit 0: free
-    uint32_t below = kNone, above = kNone;          // neighbours in memory
+    uint64_t size_free = 0;                 // size, a multiple of kGranule; bit 0: free
+    uint32_t below = kNone, above = kNone;  // neighbours in memory
     uint32_t previous_free = kNone, next_free = kNone;
     uint64_t size() const { return size_free & ~uint64_t{1}; }
     bool free() const { return size_free & 1; }

@@ -7,16 +7,21 @@ using runtime::AddGauge;
 
 StoreCounters::StoreCounters(prometheus::Registry& r)
     : lookups_(AddCounter(r, "quire_store_lookups_total", "Lookup calls")),
-      hit_tokens_(AddCounter(r, "quire_store_hit_tokens_total", "Tokens of looked-up blocks that were stored")),
-      miss_tokens_(AddCounter(r, "quire_store_miss_tokens_total", "Tokens of looked-up blocks that were not stored")),
+      hit_tokens_(
+          AddCounter(r, "quire_store_hit_tokens_total", "Tokens of looked-up blocks that were stored")),
+      miss_tokens_(
+          AddCounter(r, "quire_store_miss_tokens_total", "Tokens of looked-up blocks that were not stored")),
       stored_(AddCounter(r, "quire_store_blocks_stored_total", "Objects committed")),
       evicted_(AddCounter(r, "quire_store_blocks_evicted_total", "Objects evicted for room")),
       deleted_(AddCounter(r, "quire_store_blocks_deleted_total", "Objects removed on request")),
-      checksum_failures_(AddCounter(r, "quire_store_checksum_failures_total", "Objects dropped because stored bytes were wrong")),
+      checksum_failures_(AddCounter(r, "quire_store_checksum_failures_total",
+                                    "Objects dropped because stored bytes were wrong")),
       blocks_gauge_(AddGauge(r, "quire_store_blocks", "Objects held", {{"tier", "host"}})),
-      stored_bytes_gauge_(AddGauge(r, "quire_store_stored_bytes", "Bytes of the objects held, as charged", {{"tier", "host"}})),
+      stored_bytes_gauge_(AddGauge(r, "quire_store_stored_bytes", "Bytes of the objects held, as charged",
+                                   {{"tier", "host"}})),
       raw_bytes_gauge_(AddGauge(r, "quire_store_raw_bytes", "The same blocks as bf16", {{"tier", "host"}})),
-      ratio_gauge_(AddGauge(r, "quire_store_compression_ratio", "raw_bytes / stored_bytes; 0 while nothing is held")),
+      ratio_gauge_(
+          AddGauge(r, "quire_store_compression_ratio", "raw_bytes / stored_bytes; 0 while nothing is held")),
       sessions_gauge_(AddGauge(r, "quire_store_put_sessions", "Put sessions open")) {}
 
 void StoreCounters::Lookup(uint64_t hit_blocks, uint64_t miss_blocks) {

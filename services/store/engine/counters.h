@@ -34,7 +34,8 @@ class StoreCounters {
  private:
   void PublishHeld();
 
-  prometheus::Counter &lookups_, &hit_tokens_, &miss_tokens_, &stored_, &evicted_, &deleted_, &checksum_failures_;
+  prometheus::Counter &lookups_, &hit_tokens_, &miss_tokens_, &stored_, &evicted_, &deleted_,
+      &checksum_failures_;
   prometheus::Gauge &blocks_gauge_, &stored_bytes_gauge_, &raw_bytes_gauge_, &ratio_gauge_, &sessions_gauge_;
   absl::Mutex gauges_mu_;  // so that the gauges' last values are the latest ones
 };

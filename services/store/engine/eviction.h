@@ -35,15 +35,16 @@ struct EvictionEntry {
   int64_t parked_until = 0;  // ms; 0: it is not parked
 };
 
-// Candidates are blocks without stored children. Entries are borrowed: Remove one before it dies. Thread-safe; takes no other lock.
+// Candidates are blocks without stored children. Entries are borrowed: Remove one before it dies.
+// Thread-safe; takes no other lock.
 class EvictionPolicy {
  public:
   virtual ~EvictionPolicy() = default;
   virtual void Add(EvictionEntry* entry) = 0;     // a candidate from now on; no change if it is one
   virtual void Remove(EvictionEntry* entry) = 0;  // no candidate any more; no change if it is none
   virtual void Park(EvictionEntry* entry, int64_t until_ms) = 0;  // a candidate again at that time
-  // Takes the next victim off the candidates if it was last used before tick `before`. The caller checks whether it may go, and
-  // otherwise adds or parks it again.
+  // Takes the next victim off the candidates if it was last used before tick `before`. The caller checks
+  // whether it may go, and otherwise adds or parks it again.
   virtual std::optional<BlockName> PopVictim(uint64_t before, int64_t now_ms) = 0;
 
   // `count` consecutive ticks, none handed out before; returns the first.
@@ -58,8 +59,9 @@ class EvictionPolicy {
   std::atomic<uint64_t> next_tick_{1};
 };
 
-// Least recently used first, exactly. A touch is one atomic store: candidates wait under the tick they were queued with, and one that
-// was used since is moved when its turn comes, which each touch causes at most once.
+// Least recently used first, exactly. A touch is one atomic store: candidates wait under the tick they were
+// queued with, and one that was used since is moved when its turn comes, which each touch causes at most
+// once.
 class LruPolicy : public EvictionPolicy {
  public:
   void Add(EvictionEntry* entry) override;

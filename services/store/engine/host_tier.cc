@@ -20,7 +20,8 @@ constexpr uint64_t kPage = 4096;
 
 // Memory this process may use at most: the machine's, or less where a control group says so.
 uint64_t MemoryLimit() {
-  uint64_t limit = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGE_SIZE));
+  uint64_t limit =
+      static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGE_SIZE));
   for (const char* path : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
     std::ifstream file(path);
     std::string text;
@@ -54,7 +55,8 @@ class HostTier::Object : public TierObject {
   uint64_t charged() const override { return ExtentAllocator::Charge(bytes_); }
   absl::Status Write(uint64_t offset, Bytes data) override {
     if (offset > bytes_ || data.size() > bytes_ - offset) {
-      return absl::OutOfRangeError(absl::StrCat("write of ", data.size(), " bytes at ", offset, " into an object of ", bytes_));
+      return absl::OutOfRangeError(
+          absl::StrCat("write of ", data.size(), " bytes at ", offset, " into an object of ", bytes_));
     }
     if (!data.empty()) std::memcpy(data_ + offset, data.data(), data.size());
     return absl::OkStatus();
@@ -71,12 +73,13 @@ class HostTier::Object : public TierObject {
 
 absl::StatusOr<std::shared_ptr<HostTier>> HostTier::Create(uint64_t bytes, bool prefault) {
   if (bytes < kMinBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("host tier of ", bytes, " bytes: at least ", kMinBytes, " are needed"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("host tier of ", bytes, " bytes: at least ", kMinBytes, " are needed"));
   }
   uint64_t limit = MemoryLimit();
   if (bytes > limit) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("host tier of ", bytes, " bytes cannot be reserved: this machine allows ", limit, " bytes"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "host tier of ", bytes, " bytes cannot be reserved: this machine allows ", limit, " bytes"));
   }
   bytes = bytes / kPage * kPage;
   void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -101,8 +104,8 @@ absl::StatusOr<std::shared_ptr<TierObject>> HostTier::Stage(uint64_t bytes) {
   absl::MutexLock lock(&mu_);
   std::optional<ExtentAllocator::Handle> handle = allocator_.Allocate(bytes);
   if (!handle) {
-    return absl::ResourceExhaustedError(absl::StrCat("host tier has no free room of ", bytes, " bytes (", allocator_.used(), " of ",
-                                                     capacity_, " used)"));
+    return absl::ResourceExhaustedError(absl::StrCat("host tier has no free room of ", bytes, " bytes (",
+                                                     allocator_.used(), " of ", capacity_, " used)"));
   }
   return std::make_shared<Object>(shared_from_this(), *handle, base_ + allocator_.offset(*handle), bytes);
 }

@@ -15,8 +15,9 @@ namespace quire::store {
 // Objects keep the tier alive.
 class HostTier : public StorageTier, public std::enable_shared_from_this<HostTier> {
  public:
-  // RESOURCE_EXHAUSTED, naming both sizes, if this machine (or its control group) has less memory than `bytes`; INVALID_ARGUMENT below
-  // 1 MiB. `prefault`: touch every page now, so that no later write can fail or stall.
+  // RESOURCE_EXHAUSTED, naming both sizes, if this machine (or its control group) has less memory than
+  // `bytes`; INVALID_ARGUMENT below 1 MiB. `prefault`: touch every page now, so that no later write can fail
+  // or stall.
   static absl::StatusOr<std::shared_ptr<HostTier>> Create(uint64_t bytes, bool prefault);
   ~HostTier() override;
 

@@ -61,7 +61,8 @@ BlockState BlockIndex::Look(const BlockName& name, const Part& part, const Mark&
   return state;
 }
 
-StoredObjectPtr BlockIndex::Pin(const BlockName& name, const BlockIdentity& identity, const Part& part, uint64_t tick) {
+StoredObjectPtr BlockIndex::Pin(const BlockName& name, const BlockIdentity& identity, const Part& part,
+                                uint64_t tick) {
   Shard& shard = ShardOf(name);
   absl::ReaderMutexLock lock(&shard.mu);
   Node* node = shard.Find(name);
@@ -72,11 +73,13 @@ StoredObjectPtr BlockIndex::Pin(const BlockName& name, const BlockIdentity& iden
   return *object;
 }
 
-absl::StatusOr<bool> BlockIndex::Announce(const BlockName& name, const BlockIdentity& identity, const Part& part, uint64_t tick) {
+absl::StatusOr<bool> BlockIndex::Announce(const BlockName& name, const BlockIdentity& identity,
+                                          const Part& part, uint64_t tick) {
   Shard& shard = ShardOf(name);
   absl::MutexLock lock(&shard.mu);
   if (Node* node = shard.Find(name); node != nullptr && node->linked) {
-    if (!node->is(identity)) return absl::InvalidArgumentError("the block is stored with another parent or index");
+    if (!node->is(identity))
+      return absl::InvalidArgumentError("the block is stored with another parent or index");
     if (node->Covering(part) != nullptr) {
       EvictionPolicy::Touch(node, tick);
       return false;
@@ -110,7 +113,8 @@ absl::Status BlockIndex::HoldParent(const BlockName& name) {
   Shard& shard = ShardOf(name);
   absl::MutexLock lock(&shard.mu);
   Node* node = shard.Find(name);
-  if (node == nullptr || node->parts.empty()) return absl::FailedPreconditionError("the block's parent is not stored");
+  if (node == nullptr || node->parts.empty())
+    return absl::FailedPreconditionError("the block's parent is not stored");
   ++node->children;
   policy_->Remove(node);
   return absl::OkStatus();
@@ -126,8 +130,9 @@ void BlockIndex::ReleaseParent(const BlockName& name) {
   }
 }
 
-absl::StatusOr<StoredObjectPtr> BlockIndex::Insert(const BlockName& name, const BlockIdentity& identity, StoredObjectPtr object,
-                                                   uint64_t tick, absl::FunctionRef<void()> count) {
+absl::StatusOr<StoredObjectPtr> BlockIndex::Insert(const BlockName& name, const BlockIdentity& identity,
+                                                   StoredObjectPtr object, uint64_t tick,
+                                                   absl::FunctionRef<void()> count) {
   StoredObjectPtr stored = object;
   bool release = identity.index > 0;  // unless this makes the node its parent's child
   absl::Status status;
@@ -169,7 +174,8 @@ std::vector<StoredObjectPtr> BlockIndex::Evict(const BlockName& name, int64_t no
       policy_->Park(node, until);
       return out;
     }
-    bool read = std::any_of(node->parts.begin(), node->parts.end(), [](const auto& part) { return part.use_count() > 1; });
+    bool read = std::any_of(node->parts.begin(), node->parts.end(),
+                            [](const auto& part) { return part.use_count() > 1; });
     if (read) {
       EvictionPolicy::Touch(node, policy_->Ticks(1));
       policy_->Add(node);

@@ -42,8 +42,8 @@ absl::StatusOr<std::shared_ptr<const KnownLayout>> LayoutRegistry::Find(const Di
   absl::ReaderMutexLock lock(&mu_);
   auto it = layouts_.find(fingerprint);
   if (it == layouts_.end()) {
-    return absl::NotFoundError(
-        absl::StrCat("layout with fingerprint ", fingerprint.Hex().substr(0, 16), "… is not known: call RegisterLayout first"));
+    return absl::NotFoundError(absl::StrCat("layout with fingerprint ", fingerprint.Hex().substr(0, 16),
+                                            "… is not known: call RegisterLayout first"));
   }
   return it->second;
 }
@@ -55,7 +55,8 @@ uint64_t LayoutRegistry::size() const {
 
 absl::StatusOr<ObjectSizes> PossibleObjectSizes(const Layout& layout, const Part& part) {
   ObjectSizes sizes;
-  for (LayerCodec codec : {LayerCodec{CodecId::kRaw, 0, 0}, LayerCodec{CodecId::kTq, 2, 2}, LayerCodec{CodecId::kTq, 8, 8}}) {
+  for (LayerCodec codec :
+       {LayerCodec{CodecId::kRaw, 0, 0}, LayerCodec{CodecId::kTq, 2, 2}, LayerCodec{CodecId::kTq, 8, 8}}) {
     std::vector<LayerCodec> codecs(part.layers(), codec);
     for (uint32_t l = 0; l < part.layers(); ++l) {
       if (layout.layers[part.layer_begin + l].latent()) codecs[l].v_bits = 0;
@@ -64,7 +65,8 @@ absl::StatusOr<ObjectSizes> PossibleObjectSizes(const Layout& layout, const Part
     sizes.most = std::max(sizes.most, with_sinks.ObjectBytes(with_sinks.levels()));
     if (codec.k_bits == 2) sizes.least = with_sinks.header_bytes();
   }
-  // Codecs may be mixed by layer; a header of four levels on raw layers is the only way to be larger than each alone.
+  // Codecs may be mixed by layer; a header of four levels on raw layers is the only way to be larger than
+  // each alone.
   sizes.most += sizes.most / 16 + 4096;
   return sizes;
 }

@@ -17,13 +17,15 @@ namespace quire::store {
 // Immutable but for its cache of codecs; thread-safe.
 class KnownLayout {
  public:
-  KnownLayout(uint32_t id, Layout layout) : id(id), layout(std::move(layout)), fingerprint(this->layout.Fingerprint()) {}
+  KnownLayout(uint32_t id, Layout layout)
+      : id(id), layout(std::move(layout)), fingerprint(this->layout.Fingerprint()) {}
 
   const uint32_t id;
   const Layout layout;
   const Digest fingerprint;
 
-  // A part as a request names it: all zero is the whole layout. INVALID_ARGUMENT if it is not within the layout.
+  // A part as a request names it: all zero is the whole layout. INVALID_ARGUMENT if it is not within the
+  // layout.
   absl::StatusOr<Part> Resolve(const Part& part) const;
   absl::StatusOr<std::shared_ptr<const BlockCodec>> Codec(const Part& part) const;
 
@@ -49,7 +51,8 @@ class LayoutRegistry {
   absl::flat_hash_map<Digest, std::shared_ptr<const KnownLayout>> layouts_ ABSL_GUARDED_BY(mu_);
 };
 
-// Sizes that an object of this part can have: between the smallest header with one level and the largest codec's object.
+// Sizes that an object of this part can have: between the smallest header with one level and the largest
+// codec's object.
 struct ObjectSizes {
   uint64_t least = 0, most = 0;
 };

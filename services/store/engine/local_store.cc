@@ -18,7 +18,8 @@ namespace {
 
 int64_t SteadyMs() {
   using std::chrono::steady_clock;
-  return std::chrono::duration_cast<std::chrono::milliseconds>(steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(steady_clock::now().time_since_epoch())
+      .count();
 }
 
 LocalStoreOptions WithDefaults(LocalStoreOptions options) {
@@ -36,7 +37,8 @@ absl::Status CheckCount(const char* what, size_t count, size_t limit) {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<LocalStore>> LocalStore::Create(LocalStoreOptions options) {
-  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<HostTier> tier, HostTier::Create(options.host_bytes, options.host_prefault));
+  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<HostTier> tier,
+                         HostTier::Create(options.host_bytes, options.host_prefault));
   return std::shared_ptr<LocalStore>(new LocalStore(WithDefaults(std::move(options)), std::move(tier)));
 }
 
@@ -70,17 +72,20 @@ absl::StatusOr<uint32_t> LocalStore::AddTenant(const std::string& tenant) {
   absl::MutexLock lock(&tenants_mu_);
   if (auto it = tenants_.find(tenant); it != tenants_.end()) return it->second;
   if (tenants_.size() >= options_.max_tenants) {
-    return absl::ResourceExhaustedError(absl::StrCat("the store knows ", options_.max_tenants, " tenants, its limit"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the store knows ", options_.max_tenants, " tenants, its limit"));
   }
   uint32_t id = static_cast<uint32_t>(tenants_.size());
   tenants_.emplace(tenant, id);
   return id;
 }
 
-absl::StatusOr<LookupResult> LocalStore::Lookup(const Namespace& ns, std::span<const Digest> keys, const LookupOptions& options) {
+absl::StatusOr<LookupResult> LocalStore::Lookup(const Namespace& ns, std::span<const Digest> keys,
+                                                const LookupOptions& options) {
   QUIRE_RETURN_IF_ERROR(CheckCount("keys", keys.size(), kMaxKeys));
   if (options.lease.count() < 0 || options.lease.count() > kMaxLeaseMs) {
-    return absl::InvalidArgumentError(absl::StrCat("lease of ", options.lease.count(), " ms: 0…", kMaxLeaseMs));
+    return absl::InvalidArgumentError(
+        absl::StrCat("lease of ", options.lease.count(), " ms: 0…", kMaxLeaseMs));
   }
   QUIRE_ASSIGN_OR_RETURN(View view, Resolve(ns, options.part));
   LookupResult result;
@@ -111,7 +116,8 @@ absl::StatusOr<LookupResult> LocalStore::Lookup(const Namespace& ns, std::span<c
   return result;
 }
 
-absl::Status LocalStore::CheckAnnounced(const View& view, std::span<const BlockAnnounce> blocks, bool encode) const {
+absl::Status LocalStore::CheckAnnounced(const View& view, std::span<const BlockAnnounce> blocks,
+                                        bool encode) const {
   ObjectSizes sizes;
   if (encode) {
     sizes.least = sizes.most = RawFormBytes(view.layout->layout, view.part, view.layout->layout.dtype);
@@ -121,12 +127,13 @@ absl::Status LocalStore::CheckAnnounced(const View& view, std::span<const BlockA
   for (size_t i = 0; i < blocks.size(); ++i) {
     uint64_t bytes = blocks[i].bytes;
     if (bytes < sizes.least || bytes > sizes.most) {
-      return absl::InvalidArgumentError(absl::StrCat("block ", i, ": ", bytes, " bytes announced; ", encode ? "raw KV" : "an object",
-                                                     " of this layout and part has ", sizes.least, "…", sizes.most));
+      return absl::InvalidArgumentError(
+          absl::StrCat("block ", i, ": ", bytes, " bytes announced; ", encode ? "raw KV" : "an object",
+                       " of this layout and part has ", sizes.least, "…", sizes.most));
     }
     if (!encode && bytes > tier_->capacity_bytes()) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("block ", i, ": ", bytes, " bytes can never fit the host tier of ", tier_->capacity_bytes()));
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "block ", i, ": ", bytes, " bytes can never fit the host tier of ", tier_->capacity_bytes()));
     }
   }
   return absl::OkStatus();
@@ -140,12 +147,14 @@ absl::Status LocalStore::CheckChain(const View& view, std::span<const BlockAnnou
     std::optional<uint32_t> parent_index;
     if (auto it = earlier.find(identity.parent); it != earlier.end()) {
       parent_index = it->second;
-    } else if (auto stored = index_.StoredIndex({*view.tenant, view.layout->id, identity.parent}); stored.ok()) {
+    } else if (auto stored = index_.StoredIndex({*view.tenant, view.layout->id, identity.parent});
+               stored.ok()) {
       parent_index = *stored;
     }
     if (!parent_index && identity.index > 0) {
-      return absl::FailedPreconditionError(absl::StrCat("block ", i, " (index ", identity.index,
-                                                        "): its parent is neither stored nor earlier in the list"));
+      return absl::FailedPreconditionError(
+          absl::StrCat("block ", i, " (index ", identity.index,
+                       "): its parent is neither stored nor earlier in the list"));
     }
     if (parent_index && (identity.index == 0 || *parent_index != identity.index - 1)) {
       return absl::InvalidArgumentError(
@@ -158,7 +167,8 @@ absl::Status LocalStore::CheckChain(const View& view, std::span<const BlockAnnou
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<uint32_t>> LocalStore::AnnounceAll(const View& view, std::span<const BlockAnnounce> blocks) {
+absl::StatusOr<std::vector<uint32_t>> LocalStore::AnnounceAll(const View& view,
+                                                              std::span<const BlockAnnounce> blocks) {
   std::vector<uint32_t> wanted;
   uint64_t tick = policy_->Ticks(blocks.size()) + blocks.size();
   for (uint32_t i = 0; i < blocks.size(); ++i) {
@@ -166,14 +176,16 @@ absl::StatusOr<std::vector<uint32_t>> LocalStore::AnnounceAll(const View& view, 
     absl::StatusOr<bool> is_wanted = index_.Announce(name, blocks[i].identity, view.part, --tick);
     if (!is_wanted.ok()) {
       for (uint32_t w : wanted) index_.Unannounce({*view.tenant, view.layout->id, blocks[w].identity.key});
-      return absl::Status(is_wanted.status().code(), absl::StrCat("block ", i, ": ", std::string(is_wanted.status().message())));
+      return absl::Status(is_wanted.status().code(),
+                          absl::StrCat("block ", i, ": ", std::string(is_wanted.status().message())));
     }
     if (*is_wanted) wanted.push_back(i);
   }
   return wanted;
 }
 
-absl::Status LocalStore::TakeBudget(std::span<const BlockAnnounce> blocks, std::span<const uint32_t> wanted, bool encode) {
+absl::Status LocalStore::TakeBudget(std::span<const BlockAnnounce> blocks, std::span<const uint32_t> wanted,
+                                    bool encode) {
   uint64_t bytes = 0;
   if (!encode) {
     for (uint32_t i : wanted) bytes += blocks[i].bytes;
@@ -183,12 +195,14 @@ absl::Status LocalStore::TakeBudget(std::span<const BlockAnnounce> blocks, std::
     return absl::ResourceExhaustedError(absl::StrCat(sessions_, " put sessions are open, the limit"));
   }
   if (announced_bytes_ + bytes > options_.max_announced_bytes) {
-    return absl::ResourceExhaustedError(absl::StrCat("open put sessions have announced ", announced_bytes_, " bytes; ", bytes,
-                                                     " more would pass the limit of ", options_.max_announced_bytes));
+    return absl::ResourceExhaustedError(absl::StrCat("open put sessions have announced ", announced_bytes_,
+                                                     " bytes; ", bytes, " more would pass the limit of ",
+                                                     options_.max_announced_bytes));
   }
   if (announced_blocks_ + wanted.size() > options_.max_announced_blocks) {
-    return absl::ResourceExhaustedError(absl::StrCat("open put sessions have announced ", announced_blocks_, " blocks; ",
-                                                     wanted.size(), " more would pass the limit of ", options_.max_announced_blocks));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("open put sessions have announced ", announced_blocks_, " blocks; ", wanted.size(),
+                     " more would pass the limit of ", options_.max_announced_blocks));
   }
   ++sessions_;
   announced_bytes_ += bytes;
@@ -196,7 +210,8 @@ absl::Status LocalStore::TakeBudget(std::span<const BlockAnnounce> blocks, std::
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<PutSession>> LocalStore::BeginPut(const Namespace& ns, std::span<const BlockAnnounce> blocks,
+absl::StatusOr<std::unique_ptr<PutSession>> LocalStore::BeginPut(const Namespace& ns,
+                                                                 std::span<const BlockAnnounce> blocks,
                                                                  const PutOptions& options) {
   QUIRE_RETURN_IF_ERROR(CheckCount("blocks", blocks.size(), kMaxBlocks));
   if (blocks.empty()) return absl::InvalidArgumentError("no block is announced");
@@ -205,8 +220,9 @@ absl::StatusOr<std::unique_ptr<PutSession>> LocalStore::BeginPut(const Namespace
   if (!options.encode.empty()) {
     QUIRE_ASSIGN_OR_RETURN(encode, CodecSpec::Parse(options.encode));
     if (encode->last_named_layer() >= static_cast<int64_t>(view.layout->layout.layers.size())) {
-      return absl::InvalidArgumentError(absl::StrCat("codec ", options.encode, " names layer ", encode->last_named_layer(),
-                                                     "; the layout has ", view.layout->layout.layers.size()));
+      return absl::InvalidArgumentError(absl::StrCat("codec ", options.encode, " names layer ",
+                                                     encode->last_named_layer(), "; the layout has ",
+                                                     view.layout->layout.layers.size()));
     }
   }
   QUIRE_RETURN_IF_ERROR(CheckAnnounced(view, blocks, encode.has_value()));
@@ -220,28 +236,35 @@ absl::StatusOr<std::unique_ptr<PutSession>> LocalStore::BeginPut(const Namespace
     for (uint32_t i : wanted) index_.Unannounce({*view.tenant, view.layout->id, blocks[i].identity.key});
     return budget;
   }
-  return std::make_unique<LocalPutSession>(shared_from_this(), std::move(view), std::move(encode), std::move(codec),
-                                           std::vector<BlockAnnounce>(blocks.begin(), blocks.end()), std::move(wanted));
+  return std::make_unique<LocalPutSession>(
+      shared_from_this(), std::move(view), std::move(encode), std::move(codec),
+      std::vector<BlockAnnounce>(blocks.begin(), blocks.end()), std::move(wanted));
 }
 
-bool LocalStore::EvictOne(uint64_t before) {
-  int64_t now = options_.now_ms();
-  while (std::optional<BlockName> victim = policy_->PopVictim(before, now)) {
-    std::vector<StoredObjectPtr> objects = index_.Evict(*victim, now);
-    for (const StoredObjectPtr& object : objects) counters_.Removed(*object, StoreCounters::Gone::kEvicted);
-    if (!objects.empty()) return true;
+bool LocalStore::EvictOne() {
+  // A block used while this looks for one is passed over; where everything is in use all the time, the next
+  // round takes one all the same.
+  constexpr int kRounds = 3;
+  for (int round = 0; round < kRounds; ++round) {
+    uint64_t before = policy_->Ticks(1);
+    int64_t now = options_.now_ms();
+    while (std::optional<BlockName> victim = policy_->PopVictim(before, now)) {
+      std::vector<StoredObjectPtr> objects = index_.Evict(*victim, now);
+      for (const StoredObjectPtr& object : objects) counters_.Removed(*object, StoreCounters::Gone::kEvicted);
+      if (!objects.empty()) return true;
+    }
   }
   return false;
 }
 
 absl::StatusOr<std::shared_ptr<TierObject>> LocalStore::StageWithEviction(uint64_t bytes) {
-  uint64_t before = policy_->Ticks(1);  // what is used from now on is not for us to evict
   while (true) {
     absl::StatusOr<std::shared_ptr<TierObject>> room = tier_->Stage(bytes);
     if (room.ok() || !absl::IsResourceExhausted(room.status())) return room;
-    if (!EvictOne(before)) {
-      return absl::ResourceExhaustedError(absl::StrCat("no room for ", bytes, " bytes: what is left is in use (",
-                                                       tier_->used_bytes(), " of ", tier_->capacity_bytes(), " bytes)"));
+    if (!EvictOne()) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("no room for ", bytes, " bytes: what is left is in use (", tier_->used_bytes(), " of ",
+                       tier_->capacity_bytes(), " bytes)"));
     }
   }
 }
@@ -253,8 +276,8 @@ bool LocalStore::TakeFault() {
   return left > 0;
 }
 
-absl::StatusOr<BlockReader> LocalStore::Verified(const View& view, const BlockIdentity& identity, const StoredObject& object,
-                                                 Bytes bytes) {
+absl::StatusOr<BlockReader> LocalStore::Verified(const View& view, const BlockIdentity& identity,
+                                                 const StoredObject& object, Bytes bytes) {
   QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<const BlockCodec> codec, view.layout->Codec(object.part));
   QUIRE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::Open(std::move(codec), identity, bytes));
   if (TakeFault()) {
@@ -278,24 +301,28 @@ absl::StatusOr<OpenedBlock> LocalStore::Open(const View& view, const BlockIdenti
   if (!reader.ok()) {
     if (index_.Drop(name, object)) counters_.Removed(*object, StoreCounters::Gone::kCorrupt);
     // The reason names the block's key, which is for its client only.
-    spdlog::error("store: block {} of a sequence of layout {} failed verification in the host tier and was dropped", identity.index,
-                  view.layout->fingerprint.Hex().substr(0, 16));
-    return absl::DataLossError(absl::StrCat("the stored block failed verification: ", std::string(reader.status().message())));
+    spdlog::error(
+        "store: block {} of a sequence of layout {} failed verification in the host tier and was dropped",
+        identity.index, view.layout->fingerprint.Hex().substr(0, 16));
+    return absl::DataLossError(
+        absl::StrCat("the stored block failed verification: ", std::string(reader.status().message())));
   }
   std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
   double seen = read_us_per_byte_.load(std::memory_order_relaxed);
-  read_us_per_byte_.store(0.9 * seen + 0.1 * took.count() / static_cast<double>(object->bytes), std::memory_order_relaxed);
+  read_us_per_byte_.store(0.9 * seen + 0.1 * took.count() / static_cast<double>(object->bytes),
+                          std::memory_order_relaxed);
   return OpenedBlock{std::move(object), std::move(pinned), *std::move(reader)};
 }
 
-absl::Status LocalStore::Get(const Namespace& ns, std::span<const BlockIdentity> blocks, const GetOptions& options,
-                             const GetSink& sink) {
+absl::Status LocalStore::Get(const Namespace& ns, std::span<const BlockIdentity> blocks,
+                             const GetOptions& options, const GetSink& sink) {
   QUIRE_RETURN_IF_ERROR(CheckCount("blocks", blocks.size(), kMaxBlocks));
   QUIRE_ASSIGN_OR_RETURN(View view, Resolve(ns, options.part));
   auto start = std::chrono::steady_clock::now();
   for (uint32_t i = 0; i < blocks.size(); ++i) {
     if (options.timeout.count() > 0 && std::chrono::steady_clock::now() - start > options.timeout) {
-      return absl::DeadlineExceededError(absl::StrCat("Get took longer than ", options.timeout.count(), " ms"));
+      return absl::DeadlineExceededError(
+          absl::StrCat("Get took longer than ", options.timeout.count(), " ms"));
     }
     absl::StatusOr<OpenedBlock> block = Open(view, blocks[i]);
     if (!block.ok()) {
@@ -304,7 +331,8 @@ absl::Status LocalStore::Get(const Namespace& ns, std::span<const BlockIdentity>
       continue;
     }
     int levels = LevelsForBits(block->reader.header(), block->reader.levels(), options.max_bits);
-    QUIRE_RETURN_IF_ERROR(sink.on_block(i, block->pinned.bytes.first(block->reader.slices().ObjectBytes(levels))));
+    QUIRE_RETURN_IF_ERROR(
+        sink.on_block(i, block->pinned.bytes.first(block->reader.slices().ObjectBytes(levels))));
   }
   return absl::OkStatus();
 }
@@ -326,8 +354,8 @@ absl::StatusOr<uint32_t> LocalStore::Delete(const Namespace& ns, std::span<const
 absl::StatusOr<StoreStats> LocalStore::Stats() {
   constexpr auto kOrder = std::memory_order_relaxed;
   StoreStats stats;
-  stats.tiers.push_back({tier_->kind(), tier_->capacity_bytes(), tier_->used_bytes(), counters_.blocks.load(kOrder),
-                         counters_.raw_bytes.load(kOrder)});
+  stats.tiers.push_back({tier_->kind(), tier_->capacity_bytes(), tier_->used_bytes(),
+                         counters_.blocks.load(kOrder), counters_.raw_bytes.load(kOrder)});
   stats.lookups = counters_.lookups.load(kOrder);
   stats.hit_tokens = counters_.hit_tokens.load(kOrder);
   stats.miss_tokens = counters_.miss_tokens.load(kOrder);
@@ -342,8 +370,10 @@ absl::StatusOr<StoreStats> LocalStore::Stats() {
 }
 
 absl::Status LocalStore::InjectFault(const std::string& point, uint32_t count) {
-  if (!options_.enable_faults) return absl::PermissionDeniedError("faults are off: start the store with --enable-faults");
-  if (point != "corrupt_byte") return absl::NotFoundError(absl::StrCat("no fault point is called ", point, "; there is corrupt_byte"));
+  if (!options_.enable_faults)
+    return absl::PermissionDeniedError("faults are off: start the store with --enable-faults");
+  if (point != "corrupt_byte")
+    return absl::NotFoundError(absl::StrCat("no fault point is called ", point, "; there is corrupt_byte"));
   corrupt_next_.store(count, std::memory_order_relaxed);
   return absl::OkStatus();
 }

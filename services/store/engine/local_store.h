@@ -1,7 +1,8 @@
 // The store in this process: a host-memory tier, an index, and the rules between them.
 //
-// An object is in one of three places in its life: a session's (staged: it takes room, nobody sees it), the index's (visible), and
-// readers' (after removal: its room is free when the last of them lets go). All three hold it by shared ownership.
+// An object is in one of three places in its life: a session's (staged: it takes room, nobody sees it), the
+// index's (visible), and readers' (after removal: its room is free when the last of them lets go). All three
+// hold it by shared ownership.
 #pragma once
 
 #include <prometheus/registry.h>
@@ -31,16 +32,18 @@ struct LocalStoreOptions {
   uint64_t host_bytes = uint64_t{512} << 20;  // reserved at start
   bool host_prefault = false;                 // touch every page at start
   uint32_t max_put_sessions = 256;
-  uint64_t max_announced_bytes = 0;           // of wanted coded blocks, over all open sessions; 0: host_bytes
-  uint64_t max_announced_blocks = 1 << 18;    // likewise
-  uint64_t max_staged_raw_bytes = uint64_t{256} << 20;  // raw KV received and not yet encoded, over all sessions
+  uint64_t max_announced_bytes = 0;         // of wanted coded blocks, over all open sessions; 0: host_bytes
+  uint64_t max_announced_blocks = 1 << 18;  // likewise
+  uint64_t max_staged_raw_bytes = uint64_t{256}
+                                  << 20;  // raw KV received and not yet encoded, over all sessions
   uint32_t max_tenants = 65536;
-  bool enable_faults = false;                 // InjectFault works
+  bool enable_faults = false;                      // InjectFault works
   std::shared_ptr<prometheus::Registry> registry;  // null: one of its own
-  std::function<int64_t()> now_ms;            // a steady clock; null: the machine's
+  std::function<int64_t()> now_ms;                 // a steady clock; null: the machine's
 };
 
-// A verified object with its bytes, kept for as long as this lives. Do not keep it longer than needed: its room is not free before.
+// A verified object with its bytes, kept for as long as this lives. Do not keep it longer than needed: its
+// room is not free before.
 struct OpenedBlock {
   StoredObjectPtr object;
   PinnedBytes pinned;
@@ -54,8 +57,10 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
   ~LocalStore() override = default;  // open sessions keep the store alive
 
   absl::StatusOr<Digest> RegisterLayout(const Layout& layout) override;
-  absl::StatusOr<LookupResult> Lookup(const Namespace& ns, std::span<const Digest> keys, const LookupOptions& options) override;
-  absl::StatusOr<std::unique_ptr<PutSession>> BeginPut(const Namespace& ns, std::span<const BlockAnnounce> blocks,
+  absl::StatusOr<LookupResult> Lookup(const Namespace& ns, std::span<const Digest> keys,
+                                      const LookupOptions& options) override;
+  absl::StatusOr<std::unique_ptr<PutSession>> BeginPut(const Namespace& ns,
+                                                       std::span<const BlockAnnounce> blocks,
                                                        const PutOptions& options) override;
   absl::Status Get(const Namespace& ns, std::span<const BlockIdentity> blocks, const GetOptions& options,
                    const GetSink& sink) override;
@@ -70,11 +75,12 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
     Part part;
   };
   absl::StatusOr<View> Resolve(const Namespace& ns, const Part& part) const;
-  // Finds a block, verifies all of it and keeps it. NOT_FOUND; DATA_LOSS: its bytes were wrong, it was dropped and counted.
+  // Finds a block, verifies all of it and keeps it. NOT_FOUND; DATA_LOSS: its bytes were wrong, it was
+  // dropped and counted.
   absl::StatusOr<OpenedBlock> Open(const View& view, const BlockIdentity& identity);
 
-  // Arms a fault: "corrupt_byte" flips one byte in each of the next `count` objects that are read. PERMISSION_DENIED unless
-  // options.enable_faults, NOT_FOUND for an unknown point.
+  // Arms a fault: "corrupt_byte" flips one byte in each of the next `count` objects that are read.
+  // PERMISSION_DENIED unless options.enable_faults, NOT_FOUND for an unknown point.
   absl::Status InjectFault(const std::string& point, uint32_t count);
 
  private:
@@ -85,12 +91,15 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
   absl::Status CheckAnnounced(const View& view, std::span<const BlockAnnounce> blocks, bool encode) const;
   absl::Status CheckChain(const View& view, std::span<const BlockAnnounce> blocks);
   absl::StatusOr<std::vector<uint32_t>> AnnounceAll(const View& view, std::span<const BlockAnnounce> blocks);
-  absl::Status TakeBudget(std::span<const BlockAnnounce> blocks, std::span<const uint32_t> wanted, bool encode);
-  // Room for `bytes`, evicting as needed. RESOURCE_EXHAUSTED if everything left is in use, leased or being written.
+  absl::Status TakeBudget(std::span<const BlockAnnounce> blocks, std::span<const uint32_t> wanted,
+                          bool encode);
+  // Room for `bytes`, evicting as needed. RESOURCE_EXHAUSTED if everything left is in use, leased or being
+  // written.
   absl::StatusOr<std::shared_ptr<TierObject>> StageWithEviction(uint64_t bytes);
-  absl::StatusOr<BlockReader> Verified(const View& view, const BlockIdentity& identity, const StoredObject& object, Bytes bytes);
+  absl::StatusOr<BlockReader> Verified(const View& view, const BlockIdentity& identity,
+                                       const StoredObject& object, Bytes bytes);
   bool TakeFault();
-  bool EvictOne(uint64_t before);
+  bool EvictOne();
 
   const LocalStoreOptions options_;
   std::shared_ptr<prometheus::Registry> registry_;

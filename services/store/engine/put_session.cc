@@ -8,9 +8,9 @@
 
 namespace quire::store {
 
-LocalPutSession::LocalPutSession(std::shared_ptr<LocalStore> store, LocalStore::View view, std::optional<CodecSpec> encode,
-                                 std::shared_ptr<const BlockCodec> codec, std::vector<BlockAnnounce> blocks,
-                                 std::vector<uint32_t> wanted)
+LocalPutSession::LocalPutSession(std::shared_ptr<LocalStore> store, LocalStore::View view,
+                                 std::optional<CodecSpec> encode, std::shared_ptr<const BlockCodec> codec,
+                                 std::vector<BlockAnnounce> blocks, std::vector<uint32_t> wanted)
     : store_(std::move(store)),
       view_(std::move(view)),
       encode_(std::move(encode)),
@@ -59,8 +59,8 @@ absl::Status LocalPutSession::HoldParent(Slot& slot) {
 }
 
 absl::Status LocalPutSession::Begin(Slot& slot) {
-  // The parent must not go while room is made for its child. If it is not there yet (written in this session, out of order),
-  // Commit asks again.
+  // The parent must not go while room is made for its child. If it is not there yet (written in this session,
+  // out of order), Commit asks again.
   (void)HoldParent(slot);
   if (!encode_) {
     QUIRE_ASSIGN_OR_RETURN(slot.room, store_->StageWithEviction(slot.announced.bytes));
@@ -68,9 +68,9 @@ absl::Status LocalPutSession::Begin(Slot& slot) {
   }
   absl::MutexLock lock(&store_->budget_mu_);
   if (store_->staged_raw_bytes_ + slot.announced.bytes > store_->options_.max_staged_raw_bytes) {
-    return absl::ResourceExhaustedError(absl::StrCat("raw KV waiting to be encoded: ", store_->staged_raw_bytes_, " bytes and ",
-                                                     slot.announced.bytes, " more would pass the limit of ",
-                                                     store_->options_.max_staged_raw_bytes));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "raw KV waiting to be encoded: ", store_->staged_raw_bytes_, " bytes and ", slot.announced.bytes,
+        " more would pass the limit of ", store_->options_.max_staged_raw_bytes));
   }
   slot.raw.resize(slot.announced.bytes);
   store_->staged_raw_bytes_ += slot.announced.bytes;
@@ -80,7 +80,8 @@ absl::Status LocalPutSession::Begin(Slot& slot) {
 absl::Status LocalPutSession::Write(uint32_t block, uint64_t offset, Bytes data) {
   QUIRE_RETURN_IF_ERROR(progress_.Advance(block, offset, data.size()));
   Slot& slot = slots_[block];
-  if (data.empty() || slot.state == Slot::kFailed) return absl::OkStatus();  // of a failed block, Commit tells why
+  if (data.empty() || slot.state == Slot::kFailed)
+    return absl::OkStatus();  // of a failed block, Commit tells why
   if (offset == 0) {
     if (slot.failure = Begin(slot); !slot.failure.ok()) {
       Close(slot, Slot::kFailed);
@@ -95,7 +96,8 @@ absl::Status LocalPutSession::Write(uint32_t block, uint64_t offset, Bytes data)
 }
 
 absl::Status LocalPutSession::Encode(Slot& slot) {
-  std::vector<LayerView> views = RawFormViews(view_.layout->layout, view_.part, view_.layout->layout.dtype, slot.raw.data());
+  std::vector<LayerView> views =
+      RawFormViews(view_.layout->layout, view_.part, view_.layout->layout.dtype, slot.raw.data());
   std::vector<uint8_t> object;
   QUIRE_RETURN_IF_ERROR(codec_->Encode(*encode_, slot.announced.identity, views, &object));
   QUIRE_ASSIGN_OR_RETURN(slot.room, store_->StageWithEviction(object.size()));
@@ -124,10 +126,10 @@ absl::StatusOr<uint64_t> LocalPutSession::Publish(Slot& slot) {
   object->room = slot.room;
 
   slot.holds_parent = false;  // Insert takes it over
-  QUIRE_ASSIGN_OR_RETURN(StoredObjectPtr stored,
-                         store_->index_.Insert(NameOf(identity.key), identity, object, store_->policy_->Ticks(1), [&] {
-                           store_->counters_.Stored(*object);
-                         }));
+  QUIRE_ASSIGN_OR_RETURN(StoredObjectPtr stored, store_->index_.Insert(NameOf(identity.key), identity, object,
+                                                                       store_->policy_->Ticks(1), [&] {
+                                                                         store_->counters_.Stored(*object);
+                                                                       }));
   return stored->bytes;
 }
 
@@ -140,7 +142,8 @@ absl::StatusOr<uint64_t> LocalPutSession::Commit(uint32_t block) {
   if (stored.ok()) {
     slot.stored_bytes = *stored;
   } else {
-    slot.failure = absl::Status(stored.status().code(), absl::StrCat("block ", block, ": ", std::string(stored.status().message())));
+    slot.failure = absl::Status(stored.status().code(),
+                                absl::StrCat("block ", block, ": ", std::string(stored.status().message())));
   }
   Close(slot, stored.ok() ? Slot::kCommitted : Slot::kFailed);
   if (!stored.ok()) return slot.failure;

@@ -14,10 +14,11 @@ namespace quire::store {
 
 class LocalPutSession : public PutSession {
  public:
-  // `wanted`: indices into `blocks`. The session takes over the wanted blocks' announcements in the index and the budget taken for
-  // them.
+  // `wanted`: indices into `blocks`. The session takes over the wanted blocks' announcements in the index and
+  // the budget taken for them.
   LocalPutSession(std::shared_ptr<LocalStore> store, LocalStore::View view, std::optional<CodecSpec> encode,
-                  std::shared_ptr<const BlockCodec> codec, std::vector<BlockAnnounce> blocks, std::vector<uint32_t> wanted);
+                  std::shared_ptr<const BlockCodec> codec, std::vector<BlockAnnounce> blocks,
+                  std::vector<uint32_t> wanted);
   ~LocalPutSession() override;
 
   const std::vector<uint32_t>& wanted() const override { return wanted_; }
@@ -28,17 +29,17 @@ class LocalPutSession : public PutSession {
   struct Slot {
     BlockAnnounce announced;
     enum State { kNotWanted, kOpen, kCommitted, kFailed } state = kNotWanted;
-    uint64_t stored_bytes = 0;             // once committed
-    absl::Status failure;                  // why it failed
+    uint64_t stored_bytes = 0;  // once committed
+    absl::Status failure;       // why it failed
     bool holds_parent = false;
-    std::shared_ptr<TierObject> room;      // codes, from the first Write on
-    std::vector<uint8_t> raw;              // raw KV to encode, from the first Write on
+    std::shared_ptr<TierObject> room;  // codes, from the first Write on
+    std::vector<uint8_t> raw;          // raw KV to encode, from the first Write on
   };
 
   BlockName NameOf(const Digest& key) const { return {*view_.tenant, view_.layout->id, key}; }
   absl::Status HoldParent(Slot& slot);
-  absl::Status Begin(Slot& slot);             // takes room for the block
-  absl::Status Encode(Slot& slot);            // raw → room
+  absl::Status Begin(Slot& slot);   // takes room for the block
+  absl::Status Encode(Slot& slot);  // raw → room
   absl::StatusOr<uint64_t> Publish(Slot& slot);
   // Gives back all that an open slot holds.
   void Close(Slot& slot, Slot::State state);

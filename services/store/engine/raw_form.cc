@@ -40,15 +40,18 @@ uint64_t RawFormBytes(const Layout& layout, const Part& part, DType dtype) {
   return bytes;
 }
 
-LayerView RawLayerView(const Layout& layout, const Part& part, uint32_t layer, DType dtype, const uint8_t* data) {
+LayerView RawLayerView(const Layout& layout, const Part& part, uint32_t layer, DType dtype,
+                       const uint8_t* data) {
   return ViewsOf<StreamView, LayerView>(layout, part, layer, dtype, data);
 }
 
-MutableLayerView RawMutableLayerView(const Layout& layout, const Part& part, uint32_t layer, DType dtype, uint8_t* data) {
+MutableLayerView RawMutableLayerView(const Layout& layout, const Part& part, uint32_t layer, DType dtype,
+                                     uint8_t* data) {
   return ViewsOf<MutableStreamView, MutableLayerView>(layout, part, layer, dtype, data);
 }
 
-std::vector<LayerView> RawFormViews(const Layout& layout, const Part& part, DType dtype, const uint8_t* data) {
+std::vector<LayerView> RawFormViews(const Layout& layout, const Part& part, DType dtype,
+                                    const uint8_t* data) {
   std::vector<LayerView> views;
   views.reserve(part.layers());
   for (uint32_t layer = 0; layer < part.layers(); ++layer) {
@@ -58,20 +61,21 @@ std::vector<LayerView> RawFormViews(const Layout& layout, const Part& part, DTyp
   return views;
 }
 
-absl::Status DecodeRawLayer(const Layout& layout, const BlockReader& reader, int levels, const Part& wanted, uint32_t layer,
-                            DType dtype, MutableBytes out) {
+absl::Status DecodeRawLayer(const Layout& layout, const BlockReader& reader, int levels, const Part& wanted,
+                            uint32_t layer, DType dtype, MutableBytes out) {
   const Part& stored = reader.header().part;
   uint32_t stored_layer = wanted.layer_begin + layer - stored.layer_begin;
   const LayerLayout& shape = layout.layers[wanted.layer_begin + layer];
   uint32_t heads = wanted.HeadsOf(shape), all_heads = stored.HeadsOf(shape);
   if (heads == 0) return absl::OkStatus();
   if (heads == all_heads) {
-    return reader.DecodeLayer(stored_layer, levels, RawMutableLayerView(layout, wanted, layer, dtype, out.data()));
+    return reader.DecodeLayer(stored_layer, levels,
+                              RawMutableLayerView(layout, wanted, layer, dtype, out.data()));
   }
   // All heads of the object come out; the wanted ones are copied from there.
   std::vector<uint8_t> all(RawLayerBytes(layout, stored, stored_layer, dtype));
-  QUIRE_RETURN_IF_ERROR(
-      reader.DecodeLayer(stored_layer, levels, RawMutableLayerView(layout, stored, stored_layer, dtype, all.data())));
+  QUIRE_RETURN_IF_ERROR(reader.DecodeLayer(
+      stored_layer, levels, RawMutableLayerView(layout, stored, stored_layer, dtype, all.data())));
   const uint8_t* from = all.data();
   uint8_t* to = out.data();
   for (const StreamLayout& stream : shape.streams) {

@@ -17,7 +17,8 @@ struct PinnedBytes {
   Bytes bytes;
 };
 
-// The room of one object. Filled by one writer before anyone else sees it, read-only afterwards; destroying it gives the room back.
+// The room of one object. Filled by one writer before anyone else sees it, read-only afterwards; destroying
+// it gives the room back.
 class TierObject {
  public:
   virtual ~TierObject() = default;
@@ -33,7 +34,8 @@ class StorageTier {
  public:
   virtual ~StorageTier() = default;
   virtual Tier kind() const = 0;
-  // RESOURCE_EXHAUSTED if there is no room now (the caller evicts and asks again); never grows. REQUIRES: bytes > 0.
+  // RESOURCE_EXHAUSTED if there is no room now (the caller evicts and asks again); never grows. REQUIRES:
+  // bytes > 0.
   virtual absl::StatusOr<std::shared_ptr<TierObject>> Stage(uint64_t bytes) = 0;
   virtual uint64_t capacity_bytes() const = 0;
   virtual uint64_t used_bytes() const = 0;  // sum of charges, objects not yet committed included

@@ -28,22 +28,27 @@ struct Flags {
 };
 
 void AddFlags(CLI::App& app, Flags& flags) {
-  app.add_option("--host-bytes", flags.store.host_bytes, "Size of the host memory tier, reserved at start; 512MiB, 16GiB, …")
+  app.add_option("--host-bytes", flags.store.host_bytes,
+                 "Size of the host memory tier, reserved at start; 512MiB, 16GiB, …")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->capture_default_str();
   app.add_flag("--host-prefault", flags.store.host_prefault, "Touch all of that memory at start");
-  app.add_option("--max-put-sessions", flags.store.max_put_sessions, "Put streams open at a time")->capture_default_str();
+  app.add_option("--max-put-sessions", flags.store.max_put_sessions, "Put streams open at a time")
+      ->capture_default_str();
   app.add_option("--max-announced-bytes", flags.store.max_announced_bytes,
                  "Bytes that open put streams may have announced together; 0: the size of the host tier")
       ->transform(CLI::AsSizeValue(false))
       ->capture_default_str();
-  app.add_option("--max-staged-raw-bytes", flags.store.max_staged_raw_bytes, "Raw KV received and not yet encoded")
+  app.add_option("--max-staged-raw-bytes", flags.store.max_staged_raw_bytes,
+                 "Raw KV received and not yet encoded")
       ->transform(CLI::AsSizeValue(false))
       ->capture_default_str();
-  app.add_option("--idle-timeout", flags.idle_seconds, "Seconds after which a stream without progress is ended")
+  app.add_option("--idle-timeout", flags.idle_seconds,
+                 "Seconds after which a stream without progress is ended")
       ->check(CLI::Range(1, 86400))
       ->capture_default_str();
-  app.add_option("--drain-timeout", flags.drain_seconds, "Seconds that running calls get to finish after SIGTERM")
+  app.add_option("--drain-timeout", flags.drain_seconds,
+                 "Seconds that running calls get to finish after SIGTERM")
       ->check(CLI::Range(0, 86400))
       ->capture_default_str();
   app.add_flag("--enable-faults", flags.store.enable_faults, "Let StoreAdmin.InjectFault work; for tests");
@@ -76,7 +81,8 @@ int Run(Flags& flags) {
   (*server)->SetServing(true);
   std::printf("quire-store ready, listening on %s\n", (*server)->address().c_str());
   std::fflush(stdout);
-  spdlog::info("quire-store listens on {} with {} bytes of host memory", (*server)->address(), flags.store.host_bytes);
+  spdlog::info("quire-store listens on {} with {} bytes of host memory", (*server)->address(),
+               flags.store.host_bytes);
 
   int signal = quire::runtime::WaitForSignal();
   spdlog::info("quire-store drains after signal {}", signal);
@@ -88,10 +94,13 @@ int Run(Flags& flags) {
 
 int main(int argc, char** argv) {
   quire::runtime::BlockSignals();
-  CLI::App app("Keeps KV blocks as codes, finds the longest stored prefix of a prompt, gives codes or tensors back.", "quire-store");
+  CLI::App app(
+      "Keeps KV blocks as codes, finds the longest stored prefix of a prompt, gives codes or tensors back.",
+      "quire-store");
   Flags flags;
   AddFlags(app, flags);
   if (int code = quire::runtime::ParseFlags(app, argc, argv); code >= 0) return code;
-  if (absl::Status status = quire::runtime::InitLogging("quire-store", flags.common.log_level); !status.ok()) return Fail(status);
+  if (absl::Status status = quire::runtime::InitLogging("quire-store", flags.common.log_level); !status.ok())
+    return Fail(status);
   return Run(flags);
 }

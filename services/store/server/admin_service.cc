@@ -19,11 +19,13 @@ grpc::Status AdminService::Stats(grpc::ServerContext*, const v1::StatsRequest*, 
   ToProto(*stats, response);
   response->set_version(QUIRE_VERSION);
   auto uptime = std::chrono::steady_clock::now() - start_;
-  response->set_uptime_ms(static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(uptime).count()));
+  response->set_uptime_ms(
+      static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(uptime).count()));
   return call.Done(absl::OkStatus());
 }
 
-grpc::Status AdminService::InjectFault(grpc::ServerContext*, const v1::InjectFaultRequest* request, v1::InjectFaultResponse*) {
+grpc::Status AdminService::InjectFault(grpc::ServerContext*, const v1::InjectFaultRequest* request,
+                                       v1::InjectFaultResponse*) {
   return metrics_.Start("InjectFault").Done(store_.InjectFault(request->point(), request->count()));
 }
 
@@ -36,10 +38,12 @@ grpc::Status AdminService::SetQuota(grpc::ServerContext*, const v1::Quota*, v1::
 grpc::Status AdminService::Drain(grpc::ServerContext*, const v1::DrainRequest*, v1::DrainResponse*) {
   return metrics_.Start("other").Done(NotInThisVersion("Drain"));
 }
-grpc::Status AdminService::DeleteTenant(grpc::ServerContext*, const v1::DeleteTenantRequest*, v1::DeleteTenantResponse*) {
+grpc::Status AdminService::DeleteTenant(grpc::ServerContext*, const v1::DeleteTenantRequest*,
+                                        v1::DeleteTenantResponse*) {
   return metrics_.Start("other").Done(NotInThisVersion("DeleteTenant"));
 }
-grpc::Status AdminService::Verify(grpc::ServerContext*, const v1::VerifyRequest*, grpc::ServerWriter<v1::VerifyResponse>*) {
+grpc::Status AdminService::Verify(grpc::ServerContext*, const v1::VerifyRequest*,
+                                  grpc::ServerWriter<v1::VerifyResponse>*) {
   return metrics_.Start("other").Done(NotInThisVersion("Verify"));
 }
 

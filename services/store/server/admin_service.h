@@ -15,14 +15,17 @@ class AdminService final : public v1::StoreAdmin::Service {
   AdminService(LocalStore& store, const RpcMetrics& metrics) : store_(store), metrics_(metrics) {}
 
   grpc::Status Stats(grpc::ServerContext*, const v1::StatsRequest*, v1::StatsResponse*) override;
-  grpc::Status InjectFault(grpc::ServerContext*, const v1::InjectFaultRequest*, v1::InjectFaultResponse*) override;
+  grpc::Status InjectFault(grpc::ServerContext*, const v1::InjectFaultRequest*,
+                           v1::InjectFaultResponse*) override;
 
   // UNIMPLEMENTED, saying so.
   grpc::Status GetQuota(grpc::ServerContext*, const v1::GetQuotaRequest*, v1::Quota*) override;
   grpc::Status SetQuota(grpc::ServerContext*, const v1::Quota*, v1::Quota*) override;
   grpc::Status Drain(grpc::ServerContext*, const v1::DrainRequest*, v1::DrainResponse*) override;
-  grpc::Status DeleteTenant(grpc::ServerContext*, const v1::DeleteTenantRequest*, v1::DeleteTenantResponse*) override;
-  grpc::Status Verify(grpc::ServerContext*, const v1::VerifyRequest*, grpc::ServerWriter<v1::VerifyResponse>*) override;
+  grpc::Status DeleteTenant(grpc::ServerContext*, const v1::DeleteTenantRequest*,
+                            v1::DeleteTenantResponse*) override;
+  grpc::Status Verify(grpc::ServerContext*, const v1::VerifyRequest*,
+                      grpc::ServerWriter<v1::VerifyResponse>*) override;
 
  private:
   LocalStore& store_;

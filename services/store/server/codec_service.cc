@@ -30,8 +30,8 @@ absl::StatusOr<Subject> SubjectOf(const v1::Layout& layout_message, const v1::Pa
 absl::StatusOr<CodecSpec> SpecFor(const std::string& text, const Layout& layout) {
   QUIRE_ASSIGN_OR_RETURN(CodecSpec spec, CodecSpec::Parse(text));
   if (spec.last_named_layer() >= static_cast<int64_t>(layout.layers.size())) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("codec ", text, " names layer ", spec.last_named_layer(), "; the layout has ", layout.layers.size()));
+    return absl::InvalidArgumentError(absl::StrCat("codec ", text, " names layer ", spec.last_named_layer(),
+                                                   "; the layout has ", layout.layers.size()));
   }
   return spec;
 }
@@ -44,10 +44,12 @@ class BlockInput {
   // True once the block is whole: its bytes are then block(), until Next.
   absl::StatusOr<bool> Take(const v1::CodecData& data) {
     if (data.block() != index_) {
-      return absl::InvalidArgumentError(absl::StrCat("data of block ", data.block(), " where block ", index_, " is next"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("data of block ", data.block(), " where block ", index_, " is next"));
     }
     if (data.data().size() > kChunkBytes) {
-      return absl::InvalidArgumentError(absl::StrCat("chunk of ", data.data().size(), " bytes: at most ", kChunkBytes));
+      return absl::InvalidArgumentError(
+          absl::StrCat("chunk of ", data.data().size(), " bytes: at most ", kChunkBytes));
     }
     if (data.data().size() > limit_ - bytes_.size()) {
       return absl::InvalidArgumentError(absl::StrCat("block ", index_, " has more than ", limit_, " bytes"));
@@ -62,7 +64,8 @@ class BlockInput {
   }
   absl::Status CheckEnd() const {
     if (bytes_.empty()) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrCat("the stream ended within block ", index_, ", after ", bytes_.size(), " bytes"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the stream ended within block ", index_, ", after ", bytes_.size(), " bytes"));
   }
   uint32_t index() const { return index_; }
   const std::vector<uint8_t>& block() const { return bytes_; }
@@ -74,7 +77,8 @@ class BlockInput {
 };
 
 template <typename Messages>
-absl::Status SendBlock(uint32_t block, Bytes bytes, Messages& messages, StreamWatch::Stream& stream, v1::CodecData& message) {
+absl::Status SendBlock(uint32_t block, Bytes bytes, Messages& messages, StreamWatch::Stream& stream,
+                       v1::CodecData& message) {
   do {
     Bytes chunk = bytes.first(std::min(bytes.size(), kChunkBytes));
     bytes = bytes.subspan(chunk.size());
@@ -94,7 +98,8 @@ absl::Status InBlock(uint32_t block, const absl::Status& status) {
 
 absl::Status CheckBlockBytes(uint64_t bytes, uint64_t limit) {
   if (bytes <= limit) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat("a block of this layout and part has ", bytes, " raw bytes; at most ", limit,
+  return absl::ResourceExhaustedError(absl::StrCat("a block of this layout and part has ", bytes,
+                                                   " raw bytes; at most ", limit,
                                                    " are taken: ask for a part"));
 }
 
@@ -108,7 +113,8 @@ grpc::Status CodecService::Encode(grpc::ServerContext* context, EncodeStream* me
 
 absl::Status CodecService::DoEncode(StreamWatch::Stream& stream, EncodeStream& messages) {
   v1::EncodeRequest request;
-  if (!messages.Read(&request) || !request.has_start()) return absl::InvalidArgumentError("an Encode stream begins with EncodeStart");
+  if (!messages.Read(&request) || !request.has_start())
+    return absl::InvalidArgumentError("an Encode stream begins with EncodeStart");
   const v1::EncodeStart& start = request.start();
   QUIRE_ASSIGN_OR_RETURN(Subject subject, SubjectOf(start.layout(), start.part()));
   const Layout& layout = subject.layout->layout;
@@ -129,8 +135,8 @@ absl::Status CodecService::DoEncode(StreamWatch::Stream& stream, EncodeStream& m
     if (!whole) continue;
     uint32_t block = input.index();
     if (input.block().size() != raw_bytes) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("block ", block, " has ", input.block().size(), " bytes; the raw form has ", raw_bytes));
+      return absl::InvalidArgumentError(absl::StrCat("block ", block, " has ", input.block().size(),
+                                                     " bytes; the raw form has ", raw_bytes));
     }
     BlockIdentity identity;  // in no chain: key and parent are zero
     identity.index = first_block + block;
@@ -150,7 +156,8 @@ grpc::Status CodecService::Decode(grpc::ServerContext* context, DecodeStream* me
 
 absl::Status CodecService::DoDecode(StreamWatch::Stream& stream, DecodeStream& messages) {
   v1::DecodeRequest request;
-  if (!messages.Read(&request) || !request.has_start()) return absl::InvalidArgumentError("a Decode stream begins with DecodeStart");
+  if (!messages.Read(&request) || !request.has_start())
+    return absl::InvalidArgumentError("a Decode stream begins with DecodeStart");
   const v1::DecodeStart start = request.start();
   QUIRE_ASSIGN_OR_RETURN(Subject subject, SubjectOf(start.layout(), start.part()));
   const Layout& layout = subject.layout->layout;
@@ -176,7 +183,8 @@ absl::Status CodecService::DoDecode(StreamWatch::Stream& stream, DecodeStream& m
       MutableBytes to(raw);
       for (uint32_t layer = 0; layer < subject.part.layers(); ++layer) {
         uint64_t bytes = RawLayerBytes(layout, subject.part, layer, dtype);
-        QUIRE_RETURN_IF_ERROR(DecodeRawLayer(layout, reader, levels, subject.part, layer, dtype, to.first(bytes)));
+        QUIRE_RETURN_IF_ERROR(
+            DecodeRawLayer(layout, reader, levels, subject.part, layer, dtype, to.first(bytes)));
         to = to.subspan(bytes);
       }
       return absl::OkStatus();
@@ -190,8 +198,8 @@ absl::Status CodecService::DoDecode(StreamWatch::Stream& stream, DecodeStream& m
 
 namespace {
 
-// Bytes and elements of K and of V, of one level, over all layers and heads of a part. Bytes that both share (padding, the scalars'
-// row) are split evenly.
+// Bytes and elements of K and of V, of one level, over all layers and heads of a part. Bytes that both share
+// (padding, the scalars' row) are split evenly.
 struct KvBytes {
   double k = 0, v = 0;
 };
@@ -206,7 +214,8 @@ KvBytes LevelBytes(const Layout& layout, const Part& part, const std::vector<Lay
       bytes.v += heads * element * layer.value_dim();
       continue;
     }
-    TqSlice slice = TqSlice::At(level, layer.key_dim(), codecs[l].k_bits, layer.value_dim(), codecs[l].v_bits);
+    TqSlice slice =
+        TqSlice::At(level, layer.key_dim(), codecs[l].k_bits, layer.value_dim(), codecs[l].v_bits);
     double v = static_cast<double>(slice.v_scales.length + slice.v_planes.length);
     if (!layer.latent()) v += static_cast<double>(slice.scalars.length) / 2;
     bytes.v += heads * v;
@@ -217,13 +226,15 @@ KvBytes LevelBytes(const Layout& layout, const Part& part, const std::vector<Lay
 
 }  // namespace
 
-grpc::Status CodecService::Describe(grpc::ServerContext*, const v1::DescribeRequest* request, v1::DescribeResponse* response) {
+grpc::Status CodecService::Describe(grpc::ServerContext*, const v1::DescribeRequest* request,
+                                    v1::DescribeResponse* response) {
   auto describe = [&]() -> absl::Status {
     QUIRE_ASSIGN_OR_RETURN(Subject subject, SubjectOf(request->layout(), request->part()));
     const Layout& layout = subject.layout->layout;
     QUIRE_ASSIGN_OR_RETURN(CodecSpec spec, SpecFor(request->codec(), layout));
     std::vector<LayerCodec> codecs = LayerCodecs(spec, layout, subject.part);
-    QUIRE_ASSIGN_OR_RETURN(SliceMap slices, SliceMap::Create(layout, subject.part, codecs, /*sink_tokens=*/0));
+    QUIRE_ASSIGN_OR_RETURN(SliceMap slices,
+                           SliceMap::Create(layout, subject.part, codecs, /*sink_tokens=*/0));
     response->set_codec(spec.ToString());
     response->set_fingerprint(std::string(subject.layout->fingerprint.AsString()));
     response->set_raw_bytes(RawFormBytes(layout, subject.part, layout.dtype));

@@ -16,10 +16,12 @@ absl::Status GetStream::Check() {
   QUIRE_ASSIGN_OR_RETURN(Namespace ns, FromProto(request_.namespace_()));
   QUIRE_ASSIGN_OR_RETURN(blocks_, AnnouncesFromProto(request_.blocks()));
   if (!v1::GetRequest::Order_IsValid(request_.order())) {
-    return absl::InvalidArgumentError(absl::StrCat("order ", static_cast<int>(request_.order()), " is not known"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("order ", static_cast<int>(request_.order()), " is not known"));
   }
   if (!(request_.max_relative_error() >= 0)) {
-    return absl::InvalidArgumentError(absl::StrCat("max_relative_error ", request_.max_relative_error(), " is no error"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_relative_error ", request_.max_relative_error(), " is no error"));
   }
   if (request_.has_decode()) {
     if (request_.order() == v1::GetRequest::BY_LEVEL) {
@@ -59,7 +61,8 @@ absl::StatusOr<std::vector<GetStream::Source>> GetStream::OpenAll() {
   return sources;
 }
 
-absl::Status GetStream::Send(const Source& source, uint64_t offset, Bytes bytes, int32_t layer, uint64_t total) {
+absl::Status GetStream::Send(const Source& source, uint64_t offset, Bytes bytes, int32_t layer,
+                             uint64_t total) {
   while (!bytes.empty()) {
     Bytes chunk = bytes.first(std::min(bytes.size(), kChunkBytes));
     v1::BlockData* data = response_.mutable_data();
@@ -97,8 +100,10 @@ absl::Status GetStream::SendLevelOfLayer(const Source& source, int level, uint32
   if (stored.head_begin == view_.part.head_begin && stored.head_end == view_.part.head_end) {
     return SendExtent(source, slices.layer(level, stored_layer), static_cast<int32_t>(layer));
   }
-  if (level == 0) QUIRE_RETURN_IF_ERROR(SendExtent(source, slices.sinks(stored_layer), static_cast<int32_t>(layer)));
-  // Heads of a layer lie side by side. Where the layer has fewer than the part names, the last slices are empty.
+  if (level == 0)
+    QUIRE_RETURN_IF_ERROR(SendExtent(source, slices.sinks(stored_layer), static_cast<int32_t>(layer)));
+  // Heads of a layer lie side by side. Where the layer has fewer than the part names, the last slices are
+  // empty.
   Extent first = slices.slice(level, stored_layer, view_.part.head_begin - stored.head_begin);
   Extent last = slices.slice(level, stored_layer, view_.part.head_end - 1 - stored.head_begin);
   return SendExtent(source, {first.offset, last.end() - first.offset}, static_cast<int32_t>(layer));
@@ -118,7 +123,8 @@ absl::Status GetStream::SendDecodedLayer(const Source& source, uint32_t layer) {
   decoded_.resize(RawLayerBytes(layout(), view_.part, layer, *decode_));
   QUIRE_RETURN_IF_ERROR(
       DecodeRawLayer(layout(), source.opened.reader, source.levels, view_.part, layer, *decode_, decoded_));
-  return Send(source, offset, decoded_, static_cast<int32_t>(layer), RawFormBytes(layout(), view_.part, *decode_));
+  return Send(source, offset, decoded_, static_cast<int32_t>(layer),
+              RawFormBytes(layout(), view_.part, *decode_));
 }
 
 absl::Status GetStream::Run() {
@@ -129,7 +135,8 @@ absl::Status GetStream::Run() {
       QUIRE_ASSIGN_OR_RETURN(std::optional<Source> source, Open(i));
       if (!source) continue;
       if (!decode_) QUIRE_RETURN_IF_ERROR(SendObject(*source));
-      for (uint32_t layer = 0; decode_ && layer < layers; ++layer) QUIRE_RETURN_IF_ERROR(SendLayer(*source, layer));
+      for (uint32_t layer = 0; decode_ && layer < layers; ++layer)
+        QUIRE_RETURN_IF_ERROR(SendLayer(*source, layer));
     }
     return absl::OkStatus();
   }

@@ -15,7 +15,8 @@ namespace quire::store {
 
 class GetStream {
  public:
-  GetStream(LocalStore& store, const v1::GetRequest& request, grpc::ServerWriter<v1::GetResponse>& writer, StreamWatch::Stream& stream)
+  GetStream(LocalStore& store, const v1::GetRequest& request, grpc::ServerWriter<v1::GetResponse>& writer,
+            StreamWatch::Stream& stream)
       : store_(store), request_(request), writer_(writer), stream_(stream) {}
 
   absl::Status Run();
@@ -33,10 +34,10 @@ class GetStream {
   absl::StatusOr<std::optional<Source>> Open(uint32_t block);
   absl::StatusOr<std::vector<Source>> OpenAll();
 
-  absl::Status SendObject(const Source& source);                         // BY_BLOCK
-  absl::Status SendHeader(const Source& source);                         // as layer −1
+  absl::Status SendObject(const Source& source);  // BY_BLOCK
+  absl::Status SendHeader(const Source& source);  // as layer −1
   absl::Status SendLevelOfLayer(const Source& source, int level, uint32_t layer);
-  absl::Status SendLayer(const Source& source, uint32_t layer);          // codes, or decoded
+  absl::Status SendLayer(const Source& source, uint32_t layer);  // codes, or decoded
   absl::Status SendDecodedLayer(const Source& source, uint32_t layer);
   // Bytes [offset, offset + bytes.size()) of a block, in chunks.
   absl::Status Send(const Source& source, uint64_t offset, Bytes bytes, int32_t layer, uint64_t total);
@@ -51,8 +52,8 @@ class GetStream {
   LocalStore::View view_;
   std::vector<BlockAnnounce> blocks_;
   std::optional<DType> decode_;
-  v1::GetResponse response_;        // reused for every chunk
-  std::vector<uint8_t> decoded_;    // one layer
+  v1::GetResponse response_;      // reused for every chunk
+  std::vector<uint8_t> decoded_;  // one layer
 };
 
 }  // namespace quire::store

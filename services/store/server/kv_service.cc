@@ -80,7 +80,8 @@ grpc::Status KvService::RegisterLayout(grpc::ServerContext*, const v1::RegisterL
   return call.Done(fingerprint.status());
 }
 
-grpc::Status KvService::Lookup(grpc::ServerContext*, const v1::LookupRequest* request, v1::LookupResponse* response) {
+grpc::Status KvService::Lookup(grpc::ServerContext*, const v1::LookupRequest* request,
+                               v1::LookupResponse* response) {
   return metrics_.Start("Lookup").Done(DoLookup(*request, response));
 }
 
@@ -112,7 +113,8 @@ absl::Status KvService::DoPut(StreamWatch::Stream& stream, PutStream& messages) 
   if (!messages.Read(&request)) return absl::InvalidArgumentError("the stream ended without an announcement");
   if (!request.has_announce()) return absl::InvalidArgumentError("a put stream begins with an announcement");
   QUIRE_ASSIGN_OR_RETURN(Announce announce, AnnounceFromProto(request.announce()));
-  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<PutSession> session, store_.BeginPut(announce.ns, announce.blocks, announce.options));
+  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<PutSession> session,
+                         store_.BeginPut(announce.ns, announce.blocks, announce.options));
   Arrived arrived(announce.blocks, session->wanted());
   response.mutable_wanted()->mutable_blocks()->Add(session->wanted().begin(), session->wanted().end());
   if (!messages.Write(response)) return stream.Broken();
@@ -131,17 +133,20 @@ absl::Status KvService::DoPut(StreamWatch::Stream& stream, PutStream& messages) 
     result->set_stored_bytes(stored.value_or(0));
     if (!messages.Write(response)) return stream.Broken();
   }
-  // Either the client has ended the stream or it is gone: what was not committed is given back with the session.
+  // Either the client has ended the stream or it is gone: what was not committed is given back with the
+  // session.
   return arrived.CheckEnd();
 }
 
-grpc::Status KvService::Get(grpc::ServerContext* context, const v1::GetRequest* request, Writer<v1::GetResponse>* writer) {
+grpc::Status KvService::Get(grpc::ServerContext* context, const v1::GetRequest* request,
+                            Writer<v1::GetResponse>* writer) {
   RpcMetrics::Call call = metrics_.Start("Get");
   StreamWatch::Stream stream(watch_, *context);
   return call.Done(GetStream(store_, *request, *writer, stream).Run());
 }
 
-grpc::Status KvService::Delete(grpc::ServerContext*, const v1::DeleteRequest* request, v1::DeleteResponse* response) {
+grpc::Status KvService::Delete(grpc::ServerContext*, const v1::DeleteRequest* request,
+                               v1::DeleteResponse* response) {
   RpcMetrics::Call call = metrics_.Start("Delete");
   auto remove = [&]() -> absl::Status {
     QUIRE_RETURN_IF_ERROR(CheckKeys(request->keys_size()));
@@ -169,7 +174,8 @@ grpc::Status KvService::Prefetch(grpc::ServerContext*, const v1::PrefetchRequest
 grpc::Status KvService::Watch(grpc::ServerContext*, const v1::WatchRequest*, Writer<v1::WatchResponse>*) {
   return metrics_.Start("other").Done(NotInThisVersion("Watch"));
 }
-grpc::Status KvService::AttachArena(grpc::ServerContext*, const v1::AttachArenaRequest*, Writer<v1::AttachArenaResponse>*) {
+grpc::Status KvService::AttachArena(grpc::ServerContext*, const v1::AttachArenaRequest*,
+                                    Writer<v1::AttachArenaResponse>*) {
   return metrics_.Start("other").Done(NotInThisVersion("AttachArena"));
 }
 

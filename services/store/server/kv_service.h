@@ -11,13 +11,15 @@ namespace quire::store {
 // All arguments are borrowed. Thread-safe.
 class KvService final : public v1::KvStore::Service {
  public:
-  KvService(LocalStore& store, const RpcMetrics& metrics, StreamWatch& watch) : store_(store), metrics_(metrics), watch_(watch) {}
+  KvService(LocalStore& store, const RpcMetrics& metrics, StreamWatch& watch)
+      : store_(store), metrics_(metrics), watch_(watch) {}
 
   template <typename Message>
   using Writer = grpc::ServerWriter<Message>;
   using PutStream = grpc::ServerReaderWriter<v1::PutResponse, v1::PutRequest>;
 
-  grpc::Status RegisterLayout(grpc::ServerContext*, const v1::RegisterLayoutRequest*, v1::RegisterLayoutResponse*) override;
+  grpc::Status RegisterLayout(grpc::ServerContext*, const v1::RegisterLayoutRequest*,
+                              v1::RegisterLayoutResponse*) override;
   grpc::Status Lookup(grpc::ServerContext*, const v1::LookupRequest*, v1::LookupResponse*) override;
   grpc::Status Put(grpc::ServerContext*, PutStream*) override;
   grpc::Status Get(grpc::ServerContext*, const v1::GetRequest*, Writer<v1::GetResponse>*) override;
@@ -29,7 +31,8 @@ class KvService final : public v1::KvStore::Service {
   grpc::Status Touch(grpc::ServerContext*, const v1::TouchRequest*, v1::TouchResponse*) override;
   grpc::Status Prefetch(grpc::ServerContext*, const v1::PrefetchRequest*, v1::PrefetchResponse*) override;
   grpc::Status Watch(grpc::ServerContext*, const v1::WatchRequest*, Writer<v1::WatchResponse>*) override;
-  grpc::Status AttachArena(grpc::ServerContext*, const v1::AttachArenaRequest*, Writer<v1::AttachArenaResponse>*) override;
+  grpc::Status AttachArena(grpc::ServerContext*, const v1::AttachArenaRequest*,
+                           Writer<v1::AttachArenaResponse>*) override;
 
  private:
   absl::Status DoLookup(const v1::LookupRequest& request, v1::LookupResponse* response);

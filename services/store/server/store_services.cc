@@ -27,11 +27,14 @@ struct StoreServices::Impl {
   AdminService admin;
 };
 
-StoreServices::StoreServices(std::shared_ptr<LocalStore> store, prometheus::Registry& registry, StoreServicesOptions options)
+StoreServices::StoreServices(std::shared_ptr<LocalStore> store, prometheus::Registry& registry,
+                             StoreServicesOptions options)
     : impl_(std::make_unique<Impl>(std::move(store), registry, options)) {}
 
 StoreServices::~StoreServices() = default;
 
-std::vector<grpc::Service*> StoreServices::services() const { return {&impl_->kv, &impl_->codec, &impl_->admin}; }
+std::vector<grpc::Service*> StoreServices::services() const {
+  return {&impl_->kv, &impl_->codec, &impl_->admin};
+}
 
 }  // namespace quire::store

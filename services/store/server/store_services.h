@@ -1,4 +1,5 @@
-// The store's gRPC services over a LocalStore, for quire-store and for whoever hosts a store in its own process.
+// The store's gRPC services over a LocalStore, for quire-store and for whoever hosts a store in its own
+// process.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -13,7 +14,8 @@
 namespace quire::store {
 
 struct StoreServicesOptions {
-  // A stream whose client neither sends nor takes bytes for this long is ended, and what it held is given back.
+  // A stream whose client neither sends nor takes bytes for this long is ended, and what it held is given
+  // back.
   std::chrono::milliseconds stream_idle_limit{30'000};
   // Raw bytes of one block that Encode or Decode will hold.
   uint64_t max_codec_block_bytes = uint64_t{256} << 20;
@@ -21,8 +23,10 @@ struct StoreServicesOptions {
 
 class StoreServices {
  public:
-  // `registry`: where the calls are counted; the engine's own metrics are in the registry that the store was created with.
-  StoreServices(std::shared_ptr<LocalStore> store, prometheus::Registry& registry, StoreServicesOptions options = {});
+  // `registry`: where the calls are counted; the engine's own metrics are in the registry that the store was
+  // created with.
+  StoreServices(std::shared_ptr<LocalStore> store, prometheus::Registry& registry,
+                StoreServicesOptions options = {});
   ~StoreServices();  // REQUIRES: the server that runs the services has stopped
 
   // KvStore, Codec and StoreAdmin, owned by this.

@@ -11,12 +11,14 @@ namespace {
 
 int64_t SteadyMs() {
   using std::chrono::steady_clock;
-  return std::chrono::duration_cast<std::chrono::milliseconds>(steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(steady_clock::now().time_since_epoch())
+      .count();
 }
 
 }  // namespace
 
-StreamWatch::StreamWatch(std::chrono::milliseconds idle_limit) : idle_limit_(idle_limit), thread_([this] { Run(); }) {}
+StreamWatch::StreamWatch(std::chrono::milliseconds idle_limit)
+    : idle_limit_(idle_limit), thread_([this] { Run(); }) {}
 
 StreamWatch::~StreamWatch() {
   {
@@ -42,7 +44,8 @@ void StreamWatch::Run() {
         stream->context_.TryCancel();
       }
     }
-    if (mu_.AwaitWithTimeout(absl::Condition(&stop), absl::Milliseconds(std::max<int64_t>(1, oldest + idle_limit_.count() - now)))) {
+    if (mu_.AwaitWithTimeout(absl::Condition(&stop),
+                             absl::Milliseconds(std::max<int64_t>(1, oldest + idle_limit_.count() - now)))) {
       return;
     }
   }
@@ -62,8 +65,11 @@ StreamWatch::Stream::~Stream() {
 void StreamWatch::Stream::Progress() { last_ms_.store(SteadyMs(), std::memory_order_relaxed); }
 
 absl::Status StreamWatch::Stream::Broken() const {
-  if (expired_) return absl::DeadlineExceededError(absl::StrCat("the stream was idle for ", watch_.idle_limit_.count(), " ms"));
-  if (context_.deadline() <= std::chrono::system_clock::now()) return absl::DeadlineExceededError("the call's deadline has passed");
+  if (expired_)
+    return absl::DeadlineExceededError(
+        absl::StrCat("the stream was idle for ", watch_.idle_limit_.count(), " ms"));
+  if (context_.deadline() <= std::chrono::system_clock::now())
+    return absl::DeadlineExceededError("the call's deadline has passed");
   return absl::CancelledError("the client is gone");
 }
 

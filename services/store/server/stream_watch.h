@@ -21,8 +21,8 @@ class StreamWatch {
   explicit StreamWatch(std::chrono::milliseconds idle_limit);
   ~StreamWatch();  // REQUIRES: no stream is watched
 
-  // A call being watched, from construction on: after idle_limit without Progress it is cancelled, so that its blocked Read or Write
-  // returns false.
+  // A call being watched, from construction on: after idle_limit without Progress it is cancelled, so that
+  // its blocked Read or Write returns false.
   class Stream {
    public:
     Stream(StreamWatch& watch, grpc::ServerContext& context);

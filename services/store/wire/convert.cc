@@ -13,9 +13,11 @@ Tier TierFromProto(v1::Tier tier) {
 
 absl::StatusOr<StreamLayout> FromProto(const v1::StreamLayout& message) {
   if (!v1::StreamKind_IsValid(message.kind())) {
-    return absl::InvalidArgumentError(absl::StrCat("layout: stream kind ", static_cast<int>(message.kind()), " is not known"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("layout: stream kind ", static_cast<int>(message.kind()), " is not known"));
   }
-  return StreamLayout{static_cast<StreamKind>(message.kind()), message.heads(), message.dim(), message.sliding_window()};
+  return StreamLayout{static_cast<StreamKind>(message.kind()), message.heads(), message.dim(),
+                      message.sliding_window()};
 }
 
 absl::Status CheckSmall(const char* field, uint32_t value) {
@@ -36,10 +38,12 @@ v1::DType ToProto(DType dtype) { return static_cast<v1::DType>(dtype); }
 
 absl::StatusOr<Layout> FromProto(const v1::Layout& message) {
   if (static_cast<uint32_t>(message.layers_size()) > kMaxLayers) {
-    return absl::InvalidArgumentError(absl::StrCat("layout: ", message.layers_size(), " layers, at most ", kMaxLayers));
+    return absl::InvalidArgumentError(
+        absl::StrCat("layout: ", message.layers_size(), " layers, at most ", kMaxLayers));
   }
   Layout layout;
-  QUIRE_ASSIGN_OR_RETURN(layout.model_digest, DigestFromProto("layout: model_digest", message.model_digest()));
+  QUIRE_ASSIGN_OR_RETURN(layout.model_digest,
+                         DigestFromProto("layout: model_digest", message.model_digest()));
   QUIRE_ASSIGN_OR_RETURN(layout.dtype, FromProto(message.dtype()));
   QUIRE_RETURN_IF_ERROR(CheckSmall("rotation_id", message.rotation_id()));
   QUIRE_RETURN_IF_ERROR(CheckSmall("codebook_id", message.codebook_id()));
@@ -51,8 +55,8 @@ absl::StatusOr<Layout> FromProto(const v1::Layout& message) {
   layout.layers.reserve(static_cast<size_t>(message.layers_size()));
   for (const v1::LayerLayout& layer : message.layers()) {
     if (layer.streams_size() > 2) {
-      return absl::InvalidArgumentError(absl::StrCat("layout: layer ", layout.layers.size(), " has ", layer.streams_size(),
-                                                     " streams, at most 2"));
+      return absl::InvalidArgumentError(absl::StrCat("layout: layer ", layout.layers.size(), " has ",
+                                                     layer.streams_size(), " streams, at most 2"));
     }
     LayerLayout& out = layout.layers.emplace_back();
     for (const v1::StreamLayout& stream : layer.streams()) {
@@ -97,7 +101,8 @@ void ToProto(const Part& part, v1::Part* message) {
 absl::StatusOr<Digest> DigestFromProto(std::string_view what, const std::string& bytes) {
   std::optional<Digest> digest = Digest::FromBytes(bytes);
   if (!digest) {
-    return absl::InvalidArgumentError(absl::StrCat(std::string(what), " has ", bytes.size(), " bytes: 32 are wanted"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(std::string(what), " has ", bytes.size(), " bytes: 32 are wanted"));
   }
   return *digest;
 }
@@ -134,16 +139,19 @@ void ToProto(const BlockIdentity& identity, uint64_t bytes, v1::BlockAnnounce* m
   message->set_bytes(bytes);
 }
 
-absl::StatusOr<std::vector<BlockAnnounce>> AnnouncesFromProto(const google::protobuf::RepeatedPtrField<v1::BlockAnnounce>& blocks) {
+absl::StatusOr<std::vector<BlockAnnounce>> AnnouncesFromProto(
+    const google::protobuf::RepeatedPtrField<v1::BlockAnnounce>& blocks) {
   if (static_cast<size_t>(blocks.size()) > kMaxBlocks) {
-    return absl::InvalidArgumentError(absl::StrCat(blocks.size(), " blocks: at most ", kMaxBlocks, " a request"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(blocks.size(), " blocks: at most ", kMaxBlocks, " a request"));
   }
   std::vector<BlockAnnounce> out;
   out.reserve(static_cast<size_t>(blocks.size()));
   for (const v1::BlockAnnounce& message : blocks) {
     absl::StatusOr<BlockAnnounce> block = FromProto(message);
     if (!block.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat("block ", out.size(), ": ", std::string(block.status().message())));
+      return absl::InvalidArgumentError(
+          absl::StrCat("block ", out.size(), ": ", std::string(block.status().message())));
     }
     out.push_back(*block);
   }
@@ -161,7 +169,8 @@ void ToProto(const BlockState& state, v1::BlockState* message) {
 
 BlockState FromProto(const v1::BlockState& message) {
   BlockState state;
-  if (v1::BlockState::State_IsValid(message.state())) state.state = static_cast<BlockState::State>(message.state());
+  if (v1::BlockState::State_IsValid(message.state()))
+    state.state = static_cast<BlockState::State>(message.state());
   state.tier = TierFromProto(message.tier());
   state.levels = message.levels();
   state.codec = message.codec();
@@ -194,8 +203,8 @@ void ToProto(const StoreStats& stats, v1::StatsResponse* message) {
 StoreStats FromProto(const v1::StatsResponse& message) {
   StoreStats stats;
   for (const v1::TierStats& tier : message.tiers()) {
-    stats.tiers.push_back(
-        {TierFromProto(tier.tier()), tier.capacity_bytes(), tier.used_bytes(), tier.blocks(), tier.raw_bytes()});
+    stats.tiers.push_back({TierFromProto(tier.tier()), tier.capacity_bytes(), tier.used_bytes(),
+                           tier.blocks(), tier.raw_bytes()});
   }
   stats.lookups = message.lookups();
   stats.hit_tokens = message.hit_tokens();

@@ -1,5 +1,6 @@
-// Messages of quire.v1 ↔ the types of services/store/api. Everything that comes in is checked here for form (lengths, ranges that a
-// C++ type cannot hold, counts that would cost memory); INVALID_ARGUMENT names the field, the limit and the value.
+// Messages of quire.v1 ↔ the types of services/store/api. Everything that comes in is checked here for form
+// (lengths, ranges that a C++ type cannot hold, counts that would cost memory); INVALID_ARGUMENT names the
+// field, the limit and the value.
 #pragma once
 
 #include <string>
@@ -44,7 +45,8 @@ absl::StatusOr<std::vector<Digest>> KeysFromProto(const Repeated& keys) {
 absl::StatusOr<BlockAnnounce> FromProto(const v1::BlockAnnounce& message);
 void ToProto(const BlockIdentity& identity, uint64_t bytes, v1::BlockAnnounce* message);
 // Checks the count first. REQUIRES: blocks is a RepeatedPtrField<v1::BlockAnnounce>.
-absl::StatusOr<std::vector<BlockAnnounce>> AnnouncesFromProto(const google::protobuf::RepeatedPtrField<v1::BlockAnnounce>& blocks);
+absl::StatusOr<std::vector<BlockAnnounce>> AnnouncesFromProto(
+    const google::protobuf::RepeatedPtrField<v1::BlockAnnounce>& blocks);
 
 void ToProto(const BlockState& state, v1::BlockState* message);
 BlockState FromProto(const v1::BlockState& message);

@@ -66,10 +66,16 @@ TEST_F(QuirectlTest, PutsLooksUpGetsAndDeletes) {
   EXPECT_THAT(out_, HasSubstr("prefix 1 of 2 blocks"));
 
   std::string out_folder = folder_ + "/fetched";
-  ASSERT_EQ(Run({"get", "--layout", layout_, "--parent", chain_.identities[0].parent.Hex(), "--out", out_folder, Key(0), Key(1)}), 0) << err_;
+  ASSERT_EQ(Run({"get", "--layout", layout_, "--parent", chain_.identities[0].parent.Hex(), "--out",
+                 out_folder, Key(0), Key(1)}),
+            0)
+      << err_;
   EXPECT_EQ(*ReadFile(out_folder + "/" + Key(1) + ".qkv"), chain_.objects[1]);
-  EXPECT_EQ(Run({"get", "--layout", layout_, "--parent", Key(0), "--out", out_folder, Key(1)}), 2);  // index 1 was not told
-  ASSERT_EQ(Run({"get", "--layout", layout_, "--parent", Key(0), "--index", "1", "--max-bits", "2", "--out", out_folder, Key(1)}), 0);
+  EXPECT_EQ(Run({"get", "--layout", layout_, "--parent", Key(0), "--out", out_folder, Key(1)}),
+            2);  // index 1 was not told
+  ASSERT_EQ(Run({"get", "--layout", layout_, "--parent", Key(0), "--index", "1", "--max-bits", "2", "--out",
+                 out_folder, Key(1)}),
+            0);
   EXPECT_LT(ReadFile(out_folder + "/" + Key(1) + ".qkv")->size(), chain_.objects[1].size());
 
   ASSERT_EQ(Run({"delete", "--layout", layout_, Key(2), Key(1)}), 0);
@@ -143,7 +149,8 @@ TEST(LayoutFile, IsReadOrRefusedByField) {
   refuse(R"({"model": "m", "layers": [{"streams": [{"kind": "query"}]}]})", "kind");
   refuse(R"({"model": "m", "layers": [1]})", "layers");
 
-  Layout latent = *ParseLayoutJson(R"({"model": "m", "dtype": "f16", "rotation_seed": 7, "rope_state": "base=10000",
+  Layout latent =
+      *ParseLayoutJson(R"({"model": "m", "dtype": "f16", "rotation_seed": 7, "rope_state": "base=10000",
       "layers": [{"streams": [{"kind": "latent", "heads": 1, "dim": 576}]}]})");
   EXPECT_EQ(latent.dtype, DType::kF16);
   EXPECT_EQ(latent.rotation_seed, 7u);

@@ -37,12 +37,14 @@ TEST(ExtentAllocator, AnObjectLosesAtMost64Bytes) {
 }
 
 TEST(ExtentAllocator, AHoleIsTakenByAnObjectOfItsSize) {
-  // Sizes that are not at the edge of a size class: the hole's class does not promise that everything in it fits.
+  // Sizes that are not at the edge of a size class: the hole's class does not promise that everything in it
+  // fits.
   for (uint64_t size : {uint64_t{1000}, uint64_t{37'777}, uint64_t{123'456}, uint64_t{1'000'000}}) {
     ExtentAllocator arena(8 << 20);
     std::vector<ExtentAllocator::Handle> handles;
     while (auto handle = arena.Allocate(size)) handles.push_back(*handle);
-    EXPECT_LT(arena.capacity() - handles.size() * ((size + kGranule - 1) / kGranule * kGranule), size + kGranule);
+    EXPECT_LT(arena.capacity() - handles.size() * ((size + kGranule - 1) / kGranule * kGranule),
+              size + kGranule);
     std::mt19937 random(1);
     for (int i = 0; i < 200; ++i) {
       auto& handle = handles[random() % handles.size()];
@@ -86,7 +88,8 @@ void Churn(uint32_t seed, uint64_t capacity, uint64_t least, uint64_t most, int 
       uint64_t bytes = least + random() % (most - least + 1);
       auto handle = arena.Allocate(bytes);
       if (!handle) {
-        ASSERT_LE(arena.largest_free(), bytes + bytes / 16 + kGranule) << "a free block that clearly fits was not found";
+        ASSERT_LE(arena.largest_free(), bytes + bytes / 16 + kGranule)
+            << "a free block that clearly fits was not found";
         continue;
       }
       uint64_t begin = arena.offset(*handle), end = begin + arena.size(*handle);
@@ -96,7 +99,8 @@ void Churn(uint32_t seed, uint64_t capacity, uint64_t least, uint64_t most, int 
       ASSERT_LE(end, arena.capacity());
       auto next = model.lower_bound(begin);
       ASSERT_TRUE(next == model.end() || next->first >= end);
-      ASSERT_TRUE(next == model.begin() || std::prev(next)->first + arena.size(std::prev(next)->second.handle) <= begin);
+      ASSERT_TRUE(next == model.begin() ||
+                  std::prev(next)->first + arena.size(std::prev(next)->second.handle) <= begin);
       model[begin] = {*handle, bytes};
       charged += ExtentAllocator::Charge(bytes);
     } else if (choice < 9) {
@@ -131,7 +135,8 @@ TEST(ExtentAllocator, BehavesAsItsModelDoes) {
 }
 
 TEST(ExtentAllocator, LittleIsLostToFragmentation) {
-  // Mixed sizes, an arena kept full by evicting at random, as long as it takes to write it a hundred times over.
+  // Mixed sizes, an arena kept full by evicting at random, as long as it takes to write it a hundred times
+  // over.
   std::mt19937_64 random(7);
   constexpr uint64_t kCapacity = 64 << 20;
   ExtentAllocator arena(kCapacity);

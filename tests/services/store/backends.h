@@ -1,4 +1,5 @@
-// The two ways to a store that the conformance suite runs on: the engine itself, and a client of a real server.
+// The two ways to a store that the conformance suite runs on: the engine itself, and a client of a real
+// server.
 #pragma once
 
 #include <memory>
@@ -34,7 +35,9 @@ class LocalBackend {
 class ServedStore {
  public:
   explicit ServedStore(const LocalStoreOptions& options, StoreServicesOptions services = {})
-      : registry_(runtime::NewRegistry()), engine_(*LocalStore::Create(options)), services_(engine_, *registry_, services) {
+      : registry_(runtime::NewRegistry()),
+        engine_(*LocalStore::Create(options)),
+        services_(engine_, *registry_, services) {
     server_ = *runtime::Server::Start({}, services_.services());
   }
   ~ServedStore() { Stop(); }
@@ -56,7 +59,8 @@ class ServedStore {
 
 class RemoteBackend {
  public:
-  explicit RemoteBackend(const LocalStoreOptions& options) : served_(options), remote_(served_.NewChannel()) {}
+  explicit RemoteBackend(const LocalStoreOptions& options)
+      : served_(options), remote_(served_.NewChannel()) {}
   KvStore& store() { return remote_; }
   LocalStore& engine() { return served_.engine(); }
 

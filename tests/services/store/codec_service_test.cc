@@ -96,7 +96,8 @@ TEST_F(CodecServiceTest, EncodesAndDecodes) {
     ASSERT_EQ(decoded.blocks[i].size(), 2 * chain.raw[i].size());
     double error = 0, norm = 0;
     for (size_t e = 0; e < chain.raw[i].size() / 2; ++e) {
-      float x = LoadElement(DType::kBf16, chain.raw[i].data(), e), y = LoadElement(DType::kF32, decoded.blocks[i].data(), e);
+      float x = LoadElement(DType::kBf16, chain.raw[i].data(), e),
+            y = LoadElement(DType::kF32, decoded.blocks[i].data(), e);
       error += (x - y) * (x - y), norm += x * x;
     }
     EXPECT_LT(error / norm, 0.015);
@@ -117,7 +118,8 @@ TEST_F(CodecServiceTest, RefusesBadStreams) {
   expect(Encode(StartOf(chain), {raw.substr(2)}), StatusCode::INVALID_ARGUMENT, "the raw form has");
   expect(Encode(StartOf(chain), {raw + "xx"}), StatusCode::INVALID_ARGUMENT, "more than");
   expect(Encode(StartOf(chain, "tq:k9v4"), {raw}), StatusCode::INVALID_ARGUMENT, "");
-  expect(Encode(StartOf(chain, "tq:k4v4,layers=7:k2v2"), {raw}), StatusCode::INVALID_ARGUMENT, "names layer 7");
+  expect(Encode(StartOf(chain, "tq:k4v4,layers=7:k2v2"), {raw}), StatusCode::INVALID_ARGUMENT,
+         "names layer 7");
   expect(Encode(v1::EncodeStart(), {raw}), StatusCode::INVALID_ARGUMENT, "model_digest");
   std::string infinite = raw;
   infinite[0] = '\x80', infinite[1] = '\x7f';
@@ -135,7 +137,8 @@ TEST_F(CodecServiceTest, RefusesBadStreams) {
   *begin.mutable_start() = StartOf(chain);
   data.mutable_data()->set_data(raw.substr(0, 100));
   auto stream = codec_->Encode(&context);
-  expect(Exchange<v1::EncodeRequest>(*stream, {begin, data}), StatusCode::INVALID_ARGUMENT, "ended within block 0, after 100");
+  expect(Exchange<v1::EncodeRequest>(*stream, {begin, data}), StatusCode::INVALID_ARGUMENT,
+         "ended within block 0, after 100");
 }
 
 TEST_F(CodecServiceTest, DescribesWhatAnEncodingCosts) {
@@ -154,7 +157,8 @@ TEST_F(CodecServiceTest, DescribesWhatAnEncodingCosts) {
   ASSERT_EQ(response.k_bits_size(), 3);
   // All bits of K and V together are the object without its header.
   double elements = static_cast<double>(chain.raw[1].size()) / 2 / 2;
-  EXPECT_NEAR((response.k_bits(2) + response.v_bits(2)) * elements / 8, static_cast<double>(response.object_bytes(2) - response.header_bytes()), 1e-6);
+  EXPECT_NEAR((response.k_bits(2) + response.v_bits(2)) * elements / 8,
+              static_cast<double>(response.object_bytes(2) - response.header_bytes()), 1e-6);
   EXPECT_GT(response.k_bits(2), 4);
   EXPECT_LT(response.k_bits(2), 5);
   EXPECT_GT(response.v_bits(2), 3);
@@ -182,7 +186,8 @@ TEST_F(CodecServiceTest, AdminTellsStatsAndGuardsFaults) {
   EXPECT_EQ(admin->InjectFault(&fault_context, fault, &none).error_code(), StatusCode::PERMISSION_DENIED);
   v1::DrainResponse drained;
   EXPECT_EQ(admin->Drain(&drain_context, {}, &drained).error_code(), StatusCode::UNIMPLEMENTED);
-  EXPECT_THAT(runtime::Exposition(served_.registry()), HasSubstr("quire_store_rpcs_total{method=\"Stats\"} 1"));
+  EXPECT_THAT(runtime::Exposition(served_.registry()),
+              HasSubstr("quire_store_rpcs_total{method=\"Stats\"} 1"));
 }
 
 TEST(StoreMetrics, AreThereBeforeTheFirstEventAndCountIt) {
@@ -190,7 +195,9 @@ TEST(StoreMetrics, AreThereBeforeTheFirstEventAndCountIt) {
   options.registry = runtime::NewRegistry();
   options.enable_faults = true;
   auto store = *LocalStore::Create(options);
-  auto has = [&](const std::string& line) { EXPECT_THAT(runtime::Exposition(*options.registry), HasSubstr("\n" + line + "\n")); };
+  auto has = [&](const std::string& line) {
+    EXPECT_THAT(runtime::Exposition(*options.registry), HasSubstr("\n" + line + "\n"));
+  };
   has("quire_store_lookups_total 0");
   has("quire_store_checksum_failures_total 0");
   has("quire_store_put_sessions 0");

@@ -21,9 +21,12 @@ class Eviction : public testing::Test {
     options.now_ms = [this] { return now_ms_; };
     store_ = *LocalStore::Create(options);
   }
-  static SampleChain Chain(uint32_t blocks, uint32_t seed) { return SampleChain(SampleLayout(kLayers), blocks, "tq:k4v4", seed); }
+  static SampleChain Chain(uint32_t blocks, uint32_t seed) {
+    return SampleChain(SampleLayout(kLayers), blocks, "tq:k4v4", seed);
+  }
   uint32_t Prefix(const SampleChain& chain) { return StoredPrefix(*store_, chain); }
-  // How many first blocks of chains, or how many blocks of one chain, fit. First blocks are larger: they hold the sinks.
+  // How many first blocks of chains, or how many blocks of one chain, fit. First blocks are larger: they hold
+  // the sinks.
   static uint32_t Singles() { return Fit(Chain(1, 99).objects[0].size(), Chain(1, 99).objects[0].size()); }
   static uint32_t ChainLength() {
     SampleChain chain = Chain(2, 99);
@@ -50,7 +53,8 @@ TEST_F(Eviction, TheLeastRecentlyUsedChainGoesFirstFromItsEnd) {
   uint64_t evicted = store_->Stats()->blocks_evicted;
   EXPECT_EQ(Prefix(a), n);  // a is now the most recently used
   ASSERT_TRUE(PutChain(*store_, d).ok());
-  while (store_->Stats()->blocks_evicted == evicted) ASSERT_TRUE(PutChain(*store_, Chain(1, 100 + static_cast<uint32_t>(evicted++))).ok());
+  while (store_->Stats()->blocks_evicted == evicted)
+    ASSERT_TRUE(PutChain(*store_, Chain(1, 100 + static_cast<uint32_t>(evicted++))).ok());
   EXPECT_EQ(Prefix(a), n);
   EXPECT_LT(Prefix(b), n);
   EXPECT_GT(Prefix(b), 0u);  // from its end
@@ -181,7 +185,9 @@ TEST_F(Eviction, ThreadsThatOverfillTheStoreNeverSeeAWrongByte) {
       const SampleChain& chain = chains[random() % chains.size()];
       if (random() % 2 == 0) {
         absl::Status put = PutChain(*store_, chain);
-        if (!put.ok() && put.code() != StatusCode::kFailedPrecondition && put.code() != StatusCode::kResourceExhausted) ++wrong;
+        if (!put.ok() && put.code() != StatusCode::kFailedPrecondition &&
+            put.code() != StatusCode::kResourceExhausted)
+          ++wrong;
       } else {
         Gotten gotten = GetAll(*store_, chain.ns(), chain.identities);
         for (size_t i = 0; i < chain.objects.size(); ++i) {
@@ -211,7 +217,8 @@ TEST(HostTier, SaysWhyItCannotBeReserved) {
 TEST(HostTier, APrefaultedArenaServes) {
   auto tier = *HostTier::Create(2 << 20, /*prefault=*/true);
   auto object = *tier->Stage(1 << 20);
-  EXPECT_EQ(object->Write((1 << 20) - 1, Bytes(reinterpret_cast<const uint8_t*>("ab"), 2)).code(), StatusCode::kOutOfRange);
+  EXPECT_EQ(object->Write((1 << 20) - 1, Bytes(reinterpret_cast<const uint8_t*>("ab"), 2)).code(),
+            StatusCode::kOutOfRange);
   EXPECT_EQ(tier->Stage(2 << 20).status().code(), StatusCode::kResourceExhausted);
   object.reset();
   EXPECT_EQ(tier->used_bytes(), 0u);

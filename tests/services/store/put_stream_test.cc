@@ -14,7 +14,8 @@ using testing::HasSubstr;
 
 class PutStream : public testing::Test {
  protected:
-  explicit PutStream(StoreServicesOptions services = {}) : chain_(SampleLayout(), 3), served_(SmallStore(), services) {
+  explicit PutStream(StoreServicesOptions services = {})
+      : chain_(SampleLayout(), 3), served_(SmallStore(), services) {
     stub_ = v1::KvStore::NewStub(served_.NewChannel());
     EXPECT_TRUE(served_.engine().RegisterLayout(chain_.layout).ok());
   }
@@ -22,7 +23,8 @@ class PutStream : public testing::Test {
   v1::PutRequest Announce(std::vector<BlockAnnounce> blocks) {
     v1::PutRequest request;
     ToProto(chain_.ns(), request.mutable_announce()->mutable_namespace_());
-    for (const BlockAnnounce& block : blocks) ToProto(block.identity, block.bytes, request.mutable_announce()->add_blocks());
+    for (const BlockAnnounce& block : blocks)
+      ToProto(block.identity, block.bytes, request.mutable_announce()->add_blocks());
     return request;
   }
   static v1::PutRequest Chunk(uint32_t block, uint64_t offset, Bytes data) {
@@ -89,32 +91,39 @@ TEST_F(PutStream, GivesOneResultAWantedBlockInTheOrderTheyWereCompleted) {
 
 TEST_F(PutStream, RefusesStreamsThatDoNotBeginWithAnAnnouncement) {
   ExpectRefused({}, StatusCode::INVALID_ARGUMENT, "without an announcement");
-  ExpectRefused({Chunk(0, 0, chain_.objects[0])}, StatusCode::INVALID_ARGUMENT, "begins with an announcement");
-  ExpectRefused({Announce(chain_.announces()), Announce(chain_.announces())}, StatusCode::INVALID_ARGUMENT, "only data");
+  ExpectRefused({Chunk(0, 0, chain_.objects[0])}, StatusCode::INVALID_ARGUMENT,
+                "begins with an announcement");
+  ExpectRefused({Announce(chain_.announces()), Announce(chain_.announces())}, StatusCode::INVALID_ARGUMENT,
+                "only data");
   ExpectRefused({v1::PutRequest()}, StatusCode::INVALID_ARGUMENT, "begins with an announcement");
 }
 
 TEST_F(PutStream, RefusesChunksOutOfOrderTooLongOrOfOtherBlocks) {
   Bytes object = chain_.objects[0];
   v1::PutRequest announce = Announce(chain_.announces());
-  ExpectRefused({announce, Chunk(0, 16, object)}, StatusCode::INVALID_ARGUMENT, "offset 16 where 0 comes next");
-  ExpectRefused({announce, Chunk(0, 0, object.first(64)), Chunk(0, 0, object.first(64))}, StatusCode::INVALID_ARGUMENT,
-                "offset 0 where 64 comes next");
+  ExpectRefused({announce, Chunk(0, 16, object)}, StatusCode::INVALID_ARGUMENT,
+                "offset 16 where 0 comes next");
+  ExpectRefused({announce, Chunk(0, 0, object.first(64)), Chunk(0, 0, object.first(64))},
+                StatusCode::INVALID_ARGUMENT, "offset 0 where 64 comes next");
   ExpectRefused({announce, Chunk(3, 0, object)}, StatusCode::INVALID_ARGUMENT, "block 3: 3 were announced");
   ExpectRefused({announce, Chunk(UINT32_MAX, 0, object)}, StatusCode::INVALID_ARGUMENT, "block 4294967295");
-  ExpectRefused({announce, Chunk(0, UINT64_MAX, object)}, StatusCode::INVALID_ARGUMENT, "offset 18446744073709551615");
+  ExpectRefused({announce, Chunk(0, UINT64_MAX, object)}, StatusCode::INVALID_ARGUMENT,
+                "offset 18446744073709551615");
   ExpectRefused({announce, Chunk(0, 0, {})}, StatusCode::INVALID_ARGUMENT, "without data");
-  ExpectRefused({announce, Chunk(0, 0, std::vector<uint8_t>(kChunkBytes + 1))}, StatusCode::INVALID_ARGUMENT, "at most 1048576");
-  ExpectRefused({announce, Chunk(0, 0, std::vector<uint8_t>(kChunkBytes))}, StatusCode::INVALID_ARGUMENT, "announced");
+  ExpectRefused({announce, Chunk(0, 0, std::vector<uint8_t>(kChunkBytes + 1))}, StatusCode::INVALID_ARGUMENT,
+                "at most 1048576");
+  ExpectRefused({announce, Chunk(0, 0, std::vector<uint8_t>(kChunkBytes))}, StatusCode::INVALID_ARGUMENT,
+                "announced");
 }
 
 TEST_F(PutStream, RefusesMoreThanAReceiveLimit) {
-  ExpectRefused({Announce(chain_.announces()), Chunk(0, 0, std::vector<uint8_t>(5 << 20))}, StatusCode::RESOURCE_EXHAUSTED, "larger than max");
+  ExpectRefused({Announce(chain_.announces()), Chunk(0, 0, std::vector<uint8_t>(5 << 20))},
+                StatusCode::RESOURCE_EXHAUSTED, "larger than max");
 }
 
 TEST_F(PutStream, SaysWhichBlockWasCutShort) {
-  ExpectRefused({Announce(chain_.announces()), Chunk(0, 0, Bytes(chain_.objects[0]).first(777))}, StatusCode::INVALID_ARGUMENT,
-                "block 0: the stream ended after 777 of");
+  ExpectRefused({Announce(chain_.announces()), Chunk(0, 0, Bytes(chain_.objects[0]).first(777))},
+                StatusCode::INVALID_ARGUMENT, "block 0: the stream ended after 777 of");
 }
 
 TEST_F(PutStream, ABlockThatIsNotSentIsNoError) {
@@ -134,8 +143,8 @@ TEST_F(PutStream, RefusesMalformedAnnouncements) {
   request = Announce(chain_.announces());
   request.mutable_announce()->mutable_namespace_()->set_tenant(std::string(257, 'a'));
   ExpectRefused({request}, StatusCode::INVALID_ARGUMENT, "at most 256");
-  ExpectRefused({Announce(std::vector<BlockAnnounce>(kMaxBlocks + 1, chain_.announces()[0]))}, StatusCode::INVALID_ARGUMENT,
-                "4097 blocks");
+  ExpectRefused({Announce(std::vector<BlockAnnounce>(kMaxBlocks + 1, chain_.announces()[0]))},
+                StatusCode::INVALID_ARGUMENT, "4097 blocks");
   request = Announce(chain_.announces());
   request.mutable_announce()->set_ttl_ms(1);
   ExpectRefused({request}, StatusCode::UNIMPLEMENTED, "ttl_ms");

@@ -36,7 +36,8 @@ class Impostor final : public v1::KvStore::Service {
     size_t i = static_cast<size_t>(looked_up++);
     return i < lookups.size() ? lookups[i] : grpc::Status::OK;
   }
-  grpc::Status Get(grpc::ServerContext*, const v1::GetRequest*, grpc::ServerWriter<v1::GetResponse>* writer) override {
+  grpc::Status Get(grpc::ServerContext*, const v1::GetRequest*,
+                   grpc::ServerWriter<v1::GetResponse>* writer) override {
     ++gets;
     for (const v1::GetResponse& response : get) writer->Write(response);
     return grpc::Status::OK;
@@ -80,7 +81,8 @@ TEST_F(RemoteStoreTest, WrongBytesAreMisses) {
   EXPECT_THAT(gotten.misses, ElementsAre(StatusCode::kDataLoss, StatusCode::kOk));
   EXPECT_EQ(gotten.objects[1], chain_.objects[1]);
 
-  impostor_.get = {Object(0, chain_.objects[1]), Object(1, std::vector<uint8_t>(3))};  // another block; garbage
+  impostor_.get = {Object(0, chain_.objects[1]),
+                   Object(1, std::vector<uint8_t>(3))};  // another block; garbage
   EXPECT_THAT(Get().misses, ElementsAre(StatusCode::kDataLoss, StatusCode::kDataLoss));
 }
 
@@ -147,7 +149,8 @@ TEST(RemoteStoreDeadline, EndsAPutSessionThatTakesTooLong) {
   ASSERT_TRUE(store.RegisterLayout(chain.layout).ok());
   auto session = store.BeginPut(chain.ns(), chain.announces(), {});
   AwaitNoSessions(served.engine());  // the session's time is over
-  absl::Status status = session.ok() ? WriteAndCommit(**session, 0, chain.objects[0]).status() : session.status();
+  absl::Status status =
+      session.ok() ? WriteAndCommit(**session, 0, chain.objects[0]).status() : session.status();
   EXPECT_EQ(status.code(), StatusCode::kDeadlineExceeded) << status;
   EXPECT_EQ(UsedBytes(served.engine()), 0u);
 }
@@ -164,7 +167,8 @@ class StoreProcess {
     if (pid_ == 0) {
       dup2(out[1], 1);
       close(out[0]);
-      execl(binary.c_str(), "quire-store", "--listen", listen.c_str(), "--host-bytes", "64MiB", "--log-level", "error", nullptr);
+      execl(binary.c_str(), "quire-store", "--listen", listen.c_str(), "--host-bytes", "64MiB", "--log-level",
+            "error", nullptr);
       _exit(127);
     }
     close(out[1]);
@@ -196,7 +200,7 @@ class StoreProcess {
 TEST(KilledStore, InTheMiddleOfAGetIsUnavailable) {
   StoreProcess process("127.0.0.1:0");
   RemoteStore store(*runtime::NewChannel(process.address()));
-  SampleChain chain(SampleLayout(16), 300);  // more than the transport buffers
+  SampleChain chain(SampleLayout(16), 40, "raw");  // 20 MiB: more than the transport buffers
   ASSERT_TRUE(PutChain(store, chain).ok());
   int blocks = 0;
   GetSink sink;
@@ -208,7 +212,7 @@ TEST(KilledStore, InTheMiddleOfAGetIsUnavailable) {
   sink.on_miss = [](uint32_t, const absl::Status& why) { return why; };
   absl::Status status = store.Get(chain.ns(), chain.identities, {}, sink);
   EXPECT_EQ(status.code(), StatusCode::kUnavailable) << status;
-  EXPECT_LT(blocks, 300);
+  EXPECT_LT(blocks, 40);
 }
 
 TEST(KilledStore, InTheMiddleOfAPutIsUnavailable) {

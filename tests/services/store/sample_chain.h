@@ -26,10 +26,11 @@ struct SampleChain {
   Digest fingerprint;
   std::shared_ptr<const BlockCodec> codec;
   std::vector<BlockIdentity> identities;
-  std::vector<std::vector<uint8_t>> raw;      // the raw form at the layout's dtype
+  std::vector<std::vector<uint8_t>> raw;  // the raw form at the layout's dtype
   std::vector<std::vector<uint8_t>> objects;
 
-  SampleChain(const Layout& of, uint32_t blocks, const std::string& spec = "tq:k4v4", uint32_t seed = 1, Part part_of = {})
+  SampleChain(const Layout& of, uint32_t blocks, const std::string& spec = "tq:k4v4", uint32_t seed = 1,
+              Part part_of = {})
       : layout(of), part(part_of == Part{} ? Part::Whole(of) : part_of), fingerprint(of.Fingerprint()) {
     codec = *BlockCodec::Create(layout, part);
     std::mt19937 random(seed);
@@ -42,9 +43,12 @@ struct SampleChain {
       identities.push_back({parent, keys[i], i});
       parent = keys[i];
       std::vector<uint8_t>& block = raw.emplace_back(RawFormBytes(layout, part, layout.dtype));
-      for (size_t e = 0; e < block.size() / SizeOf(layout.dtype); ++e) StoreElement(layout.dtype, block.data(), e, normal(random));
-      EXPECT_TRUE(codec->Encode(*CodecSpec::Parse(spec), identities[i], RawFormViews(layout, part, layout.dtype, block.data()),
-                                &objects.emplace_back())
+      for (size_t e = 0; e < block.size() / SizeOf(layout.dtype); ++e)
+        StoreElement(layout.dtype, block.data(), e, normal(random));
+      EXPECT_TRUE(codec
+                      ->Encode(*CodecSpec::Parse(spec), identities[i],
+                               RawFormViews(layout, part, layout.dtype, block.data()),
+                               &objects.emplace_back())
                       .ok());
     }
   }
@@ -81,7 +85,8 @@ inline absl::Status PutChain(KvStore& store, const SampleChain& chain, const std
   if (!fingerprint.ok()) return fingerprint.status();
   PutOptions options;
   options.part = chain.part;
-  absl::StatusOr<std::unique_ptr<PutSession>> session = store.BeginPut(chain.ns(tenant), chain.announces(), options);
+  absl::StatusOr<std::unique_ptr<PutSession>> session =
+      store.BeginPut(chain.ns(tenant), chain.announces(), options);
   if (!session.ok()) return session.status();
   for (uint32_t i : (*session)->wanted()) {
     if (auto stored = WriteAndCommit(**session, i, chain.objects[i]); !stored.ok()) return stored.status();
@@ -96,7 +101,8 @@ struct Gotten {
   std::vector<absl::StatusCode> misses;  // kOk where the block came
   int callbacks = 0;
 };
-inline Gotten GetAll(KvStore& store, const Namespace& ns, std::span<const BlockIdentity> blocks, const GetOptions& options = {}) {
+inline Gotten GetAll(KvStore& store, const Namespace& ns, std::span<const BlockIdentity> blocks,
+                     const GetOptions& options = {}) {
   Gotten gotten;
   gotten.objects.resize(blocks.size());
   gotten.misses.resize(blocks.size());
@@ -115,7 +121,8 @@ inline Gotten GetAll(KvStore& store, const Namespace& ns, std::span<const BlockI
   return gotten;
 }
 
-inline uint32_t StoredPrefix(KvStore& store, const SampleChain& chain, const std::string& tenant = "", Part part = {}) {
+inline uint32_t StoredPrefix(KvStore& store, const SampleChain& chain, const std::string& tenant = "",
+                             Part part = {}) {
   LookupOptions options;
   options.part = part;
   absl::StatusOr<LookupResult> result = store.Lookup(chain.ns(tenant), chain.keys(), options);
