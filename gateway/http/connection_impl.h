@@ -173,13 +173,15 @@ template <typename Stream>
 asio::awaitable<bool> StreamConnection<Stream>::ServeOne() {
   Request request;
   {
-    if (!co_await WaitForBytes()) co_return false;
+    bool good = co_await WaitForBytes();
+    if (!good) co_return false;
     Parser parser;  // freed before the answer is made: streams may be open for long
     request.received = Clock::now();
-    if (!co_await ReadHeader(parser)) co_return false;
-    if (!co_await CheckHeader(parser)) co_return false;
-    if (!co_await ReadBody(parser)) co_return false;
-    if (!co_await TakeRequest(parser, &request)) co_return false;
+    good = co_await ReadHeader(parser);
+    if (good) good = co_await CheckHeader(parser);
+    if (good) good = co_await ReadBody(parser);
+    if (good) good = co_await TakeRequest(parser, &request);
+    if (!good) co_return false;
   }
   buffer_.shrink_to_fit();
   co_await Handle(std::move(request));
@@ -262,7 +264,8 @@ asio::awaitable<bool> StreamConnection<Stream>::ReadBody(Parser& parser) {
   if (parser.is_done()) co_return true;
   if (beast::iequals(parser.get()[beast::http::field::expect], "100-continue") &&
       parser.get().version() == 11 && buffer_.size() == 0) {
-    if (!co_await WriteAll("HTTP/1.1 100 Continue\r\n\r\n")) co_return false;
+    const bool sent = co_await WriteAll("HTTP/1.1 100 Continue\r\n\r\n");
+    if (!sent) co_return false;
   }
   if (parser.content_length().value_or(1 << 20) > (4 << 10))
     buffer_.reserve(64 << 10);  // large bodies in few reads

@@ -13,6 +13,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <charconv>
 #include <condition_variable>
 #include <filesystem>
 #include <mutex>
@@ -32,14 +33,21 @@ namespace {
 constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
 constexpr auto kTlsCheckInterval = std::chrono::seconds(5);
 
+// Host (without the brackets of [v6]; empty: all) and port.
 absl::StatusOr<std::pair<std::string, std::string>> SplitAddress(const std::string& address) {
-  size_t colon = address.rfind(':');
-  if (colon == std::string::npos || colon + 1 == address.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("listen address '", address, "' is not host:port"));
+  const size_t colon = address.rfind(':');
+  uint16_t port = 0;
+  if (colon != std::string::npos) {
+    const char* end = address.data() + address.size();
+    auto [stop, ec] = std::from_chars(address.data() + colon + 1, end, port);
+    if (ec == std::errc() && stop == end) {
+      std::string host = address.substr(0, colon);
+      if (host.size() >= 2 && host.front() == '[' && host.back() == ']')
+        host = host.substr(1, host.size() - 2);
+      return std::pair(host.empty() ? std::string("0.0.0.0") : host, std::to_string(port));
+    }
   }
-  std::string host = address.substr(0, colon);
-  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
-  return std::pair(host.empty() ? std::string("0.0.0.0") : host, address.substr(colon + 1));
+  return absl::InvalidArgumentError(absl::StrCat("listen address '", address, "' is not host:port"));
 }
 
 absl::StatusOr<std::shared_ptr<asio::ssl::context>> LoadTls(const ServerOptions& options) {

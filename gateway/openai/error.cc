@@ -60,12 +60,14 @@ ApiError NotReady() {
 }
 
 ApiError PlainError(int status, std::string message) {
-  if (status == 429) {
-    return {.status = 429, .message = std::move(message), .type = "requests", .code = "rate_limit_exceeded"};
+  ApiError error{.status = status, .message = std::move(message)};
+  if (status >= 500) {
+    error.type.assign("server_error");
+  } else if (status == 429) {
+    error.type.assign("requests");
+    error.code.emplace("rate_limit_exceeded");
   }
-  return {.status = status,
-          .message = std::move(message),
-          .type = status >= 500 ? "server_error" : "invalid_request_error"};
+  return error;
 }
 
 ApiError FromWorker(const absl::Status& status, std::string_view prompt_param) {

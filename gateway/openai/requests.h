@@ -59,6 +59,7 @@ struct CompletionRequest : SharedRequest {
   std::variant<std::string, std::vector<uint32_t>> prompt;  // text or token ids
 };
 
+// REQUIRES: *out is as constructed. Where a problem comes back, *out holds nothing to rely on.
 Problem ReadChatRequest(std::string_view body, ChatRequest* out);
 Problem ReadCompletionRequest(std::string_view body, CompletionRequest* out);
 

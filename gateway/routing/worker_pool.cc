@@ -199,7 +199,8 @@ class PooledGeneration final : public Generation {
 
   asio::awaitable<bool> Read(std::vector<v1::GenerateResponse>* messages) override {
     while (current_) {
-      if (co_await current_->Read(messages)) {
+      const bool read = co_await current_->Read(messages);
+      if (read) {
         if (!std::exchange(answered_, true)) request_.Clear();
         co_return true;
       }

@@ -5,6 +5,7 @@
 #include <ctime>
 
 #include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
 #include "gateway/auth/secret.h"
 #include "gateway/openai/requests.h"
 #include "gateway/openai/to_proto.h"
@@ -16,6 +17,11 @@ using Clock = std::chrono::steady_clock;
 using Batch = std::vector<v1::GenerateResponse>;
 
 namespace {
+
+// A worker's receive limit is 4 MiB (services/runtime), with room for what gRPC adds.
+constexpr size_t kMaxWorkerBytes = (4 << 20) - 4096;
+
+const char* PromptParam(Endpoint endpoint) { return endpoint == Endpoint::kChat ? "messages" : "prompt"; }
 
 // Lets a finished call end by itself instead of cancelling it.
 asio::awaitable<void> ReadToEnd(Generation& generation) {
@@ -99,6 +105,11 @@ Problem Completions::Prepare(Problem (*read)(std::string_view, R*), const http::
   job->generate.set_tenant(identity->tenant);
   job->generate.set_salt(
       std::string(DeriveSalt(options_.secret, identity->tenant, parsed.cache_salt).AsString()));
+  if (job->generate.ByteSizeLong() > kMaxWorkerBytes) {
+    return InvalidValue(absl::StrCat("This request is larger than the ", kMaxWorkerBytes,
+                                     " bytes that a worker takes. Please reduce its length."),
+                        PromptParam(job->head.endpoint), "context_length_exceeded");
+  }
   job->stream = parsed.stream;
   job->head.id = NewAnswerId(job->head.endpoint);
   job->head.created = std::time(nullptr);
@@ -146,7 +157,8 @@ asio::awaitable<int> Completions::Generate(Job job, http::Exchange& exchange) {
   exchange.OnDisconnect([generation] { generation->Cancel(); });
   // Nothing is sent before the worker's first message, so that its errors still have a status of their own.
   Batch batch;
-  if (!co_await generation->Read(&batch)) {
+  const bool begun = co_await generation->Read(&batch);
+  if (!begun) {
     const absl::Status status = generation->status();
     if (absl::IsCancelled(status)) co_return kClientGone;
     metrics_.UpstreamError(status.code());
@@ -159,7 +171,7 @@ asio::awaitable<int> Completions::Generate(Job job, http::Exchange& exchange) {
 
 ApiError Completions::WorkerError(const Job& job, const absl::Status& status) const {
   if (status.ok()) return PlainError(500, "The worker ended the generation before it was finished.");
-  return FromWorker(status, job.head.endpoint == Endpoint::kChat ? "messages" : "prompt");
+  return FromWorker(status, PromptParam(job.head.endpoint));
 }
 
 asio::awaitable<int> Completions::Whole(Job& job, Generation& generation, Batch batch,
@@ -210,7 +222,8 @@ asio::awaitable<int> Completions::Stream(Job& job, Generation& generation, Batch
     if (progress.finished()) break;
     batch.clear();
     if (!out.empty()) {
-      if (!co_await exchange.Write(out)) co_return kClientGone;  // dropping the generation cancels it
+      const bool written = co_await exchange.Write(out);
+      if (!written) co_return kClientGone;  // dropping the generation cancels it
       out.clear();
     }
     more = co_await generation.Read(&batch);
@@ -226,7 +239,8 @@ asio::awaitable<int> Completions::Stream(Job& job, Generation& generation, Batch
     metrics_.stream_errors.Increment();
     ChunkWriter::Error(WorkerError(job, status), &out);
   }
-  if (!co_await exchange.FinishStream(out)) co_return kClientGone;
+  const bool written = co_await exchange.FinishStream(out);
+  if (!written) co_return kClientGone;
   co_await ReadToEnd(generation);
   co_return 200;
 }
