@@ -401,6 +401,7 @@ TEST(Scheduler, DrainAbortsAtItsDeadlineAndSoDoesDestruction) {
 
 TEST(Scheduler, ManyAtOnce) {
   Harness h;
+  h.scheduler();  // started here: the clients share it
   std::vector<std::thread> clients;
   for (uint32_t c = 0; c < 8; ++c) {
     clients.emplace_back([&, c] {
