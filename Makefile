@@ -62,3 +62,15 @@ setup:
 
 build/build.ninja: CMakePresets.json | setup
 	@cmake --preset release
+
+.PHONY: gpu
+gpu: setup ## build everything with the CUDA kernels, for sm_90, into build-gpu; needs no GPU
+	@build/venv/bin/python cmake/setup/fetch_cuda.py build/deps
+	@cmake --preset gpu
+	@ninja -C build-gpu -j $(JOBS)
+
+.PHONY: gpu-all
+gpu-all: setup ## compile the CUDA kernels for sm_80, sm_90, sm_100 and sm_120 into build-gpu-all
+	@build/venv/bin/python cmake/setup/fetch_cuda.py build/deps
+	@cmake --preset gpu-all
+	@ninja -C build-gpu-all -j $(JOBS) cuda

@@ -1,6 +1,7 @@
 // Inside cuda/: how warpgroups share out the heads of a launch.
 #pragma once
 
+#include "cuda/sm90.cuh"
 #include "cuda/tq_kernels.h"
 
 namespace quire::cuda {
@@ -27,6 +28,22 @@ struct HeadCursor {
     }
     return next;
   }
+};
+
+// A warp's copies of the tasks of its last, this and its next heads in shared memory, so that no head waits for its task. Every
+// function is for the whole warp; what Fetch brings is there after the warp waited for its copies.
+struct TaskRing {
+  static constexpr int kSlots = 3;
+  TqTask slots[kSlots];
+
+  __device__ const TqTask& at(int n) const { return slots[n]; }
+  __device__ void Fetch(const TqLaunch& launch, const HeadCursor& cursor, int n) {
+    int lane = threadIdx.x % 32;
+    if (lane < static_cast<int>(sizeof(TqTask) / 16) && cursor.valid()) {
+      CopyAsync16(SharedAddress(&slots[n]) + 16 * lane, reinterpret_cast<const uint8_t*>(launch.tasks + cursor.task) + 16 * lane, 16);
+    }
+  }
+  static __device__ int Next(int n) { return n + 1 == kSlots ? 0 : n + 1; }
 };
 
 }  // namespace quire::cuda

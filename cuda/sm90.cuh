@@ -37,15 +37,18 @@ __device__ __forceinline__ void CopyAsync16(uint32_t shared, const void* global,
 }
 __device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 __device__ __forceinline__ void WaitCopies() { asm volatile("cp.async.wait_group 0;" ::: "memory"); }
-// All groups but the last one.
-__device__ __forceinline__ void WaitForOlderCopies() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
 // Makes this thread's writes to shared memory visible to the matrix units and the copy engine.
 __device__ __forceinline__ void FenceAsyncProxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // A matrix in shared memory without swizzle: core matrices of 8 rows × 16 bytes, 128 bytes each; `k_step` bytes from one to the
 // next along k, `row_step` from one group of 8 rows to the next.
 __device__ __forceinline__ uint64_t MatrixDescriptor(uint32_t address, uint32_t k_step, uint32_t row_step) {
-  return uint64_t{(address & 0x3FFFF) >> 4} | uint64_t{k_step >> 4} << 16 | uint64_t{row_step >> 4} << 32;
+  uint32_t low = address >> 4 | k_step >> 4 << 16;
+  return uint64_t{row_step >> 4} << 32 | low;
+}
+// The same matrix `bytes` further.
+__device__ __forceinline__ uint64_t Advance(uint64_t descriptor, uint32_t bytes) {
+  return (descriptor & ~uint64_t{0xFFFFFFFF}) | (static_cast<uint32_t>(descriptor) + (bytes >> 4));
 }
 
 __device__ __forceinline__ void WgmmaFence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }

@@ -18,12 +18,11 @@ namespace quire::cuda {
 
 template <int kDim>
 struct DecodeShape {
-  static constexpr int kWarpgroups = kDim == 64 ? 6 : kDim <= 128 ? 4 : 2;
+  static constexpr int kWarpgroups = kDim == 64 ? 6 : kDim < 128 ? 4 : kDim == 128 ? 5 : 3;
   static constexpr int kThreads = 128 * kWarpgroups;
   static constexpr int kImageBytes = kDim * kDim * 2;
   static constexpr int kFours = kDim / 64;
   static constexpr bool kPair = kDim / 32 % 2, kSingle = kDim / 16 % 2;
-  static constexpr int kStages = 2;
   // One warp's share of a head's codes at up to 4 bits: of each plane 32 lanes' runs of four units, the pair, the single one.
   static constexpr int kCrumbs = 4 * kDim, kOnes = 2 * kDim;
   struct alignas(16) Stage {
@@ -34,9 +33,10 @@ struct DecodeShape {
     uint8_t mean[kDim];
     uint8_t scalars[16];
   };
+  static constexpr int kRingBytes = sizeof(TaskRing);
   // A warp's 16 rows on their way out, 256 bytes of each at a time.
-  static constexpr int kRowPitch = 256 + 64, kRowBytes = 16 * kRowPitch;
-  static constexpr int kSharedBytes = kImageBytes + kWarpgroups * 4 * (kStages * static_cast<int>(sizeof(Stage)) + kRowBytes);
+  static constexpr int kRowPitch = kDim == 256 ? 256 + 16 : 256 + 64, kRowBytes = 16 * kRowPitch;
+  static constexpr int kSharedBytes = kImageBytes + kWarpgroups * 4 * (static_cast<int>(sizeof(Stage)) + kRowBytes + kRingBytes);
 };
 
 template <int kDim, DType kOut>
@@ -45,7 +45,7 @@ class FastDecoder {
   using Stage = typename Shape::Stage;
   static constexpr int kBlocks = kDim / 16, kTiles = kDim / 32, kFours = Shape::kFours;
   static constexpr bool kTail = kDim % 32 != 0, kPair = Shape::kPair, kSingle = Shape::kSingle;
-  static constexpr int kN = kDim <= 128 ? kDim : kDim / 2;
+  static constexpr int kN = kDim < 128 ? kDim : 64;  // columns of one product
   static constexpr int kSize = kOut == DType::kF32 ? 4 : 2;
 
  public:
@@ -53,43 +53,53 @@ class FastDecoder {
       : launch_(launch), table_(table), group_(UniformWarp() / 4), warp_(UniformWarp() % 4), lane_(threadIdx.x % 32) {
     image_ = SharedAddress(shared);
     int warp = 4 * group_ + warp_;
-    stages_ = reinterpret_cast<Stage*>(shared + Shape::kImageBytes) + warp * Shape::kStages;
-    rows_ = shared + Shape::kImageBytes + Shape::kWarpgroups * 4 * Shape::kStages * sizeof(Stage) + warp * Shape::kRowBytes;
+    stage_ = reinterpret_cast<Stage*>(shared + Shape::kImageBytes) + warp;
+    uint8_t* after = shared + Shape::kImageBytes + Shape::kWarpgroups * 4 * sizeof(Stage);
+    rows_ = after + warp * Shape::kRowBytes;
+    ring_ = reinterpret_cast<TaskRing*>(after + Shape::kWarpgroups * 4 * Shape::kRowBytes) + warp;
   }
 
   __device__ HeadCursor First() const { return HeadCursor(launch_, blockIdx.x * Shape::kWarpgroups + group_, gridDim.x * Shape::kWarpgroups); }
 
-  // Starts the copies of a head's codes.
-  __device__ void Fetch(const HeadCursor& cursor, int index) {
-    if (cursor.valid()) FetchParts(launch_.tasks[cursor.task], cursor.head, stages_[index]);
+  // Starts the copies of the first two tasks.
+  __device__ void Start() {
+    HeadCursor first = First();
+    ring_->Fetch(launch_, first, 0);
+    ring_->Fetch(launch_, first.Next(), 1);
     CommitCopies();
   }
 
-  // REQUIRES: First() was fetched into stage 0.
+  // REQUIRES: what Start copies has come.
   __device__ void Run() {
-    int stage = 0;
-    for (HeadCursor cursor = First(); cursor.valid();) {
-      HeadCursor next = cursor.Next();
-      __syncwarp();  // all lanes have read the other stage
-      Fetch(next, stage ^ 1);
-      WaitForOlderCopies();
+    HeadCursor cursor = First(), next = cursor.Next();
+    int now = 0;  // the head's place in the ring
+    if (cursor.valid()) FetchParts(ring_->at(0), cursor.head, *stage_);
+    CommitCopies();
+    while (cursor.valid()) {
+      HeadCursor third = next.Next();
+      int after = TaskRing::Next(now);
+      WaitCopies();
       __syncwarp();
-      const TqTask& task = launch_.tasks[cursor.task];
+      const TqTask& task = ring_->at(now);
       int bits = task.bits, levels = task.levels, kept = KeptBitsOf(bits, levels - 1);
       uint32_t units[kBlocks];
       float factor[2];
-      LoadUnits(stages_[stage], kept, units);
+      LoadUnits(*stage_, kept, units);
       const NibbleTable table = table_.centroids[bits - 2][kept - 2];
       if (task.kind == 1) {
         ValueFragments(table, units);
-        ValueFactors(stages_[stage], bits, levels, factor);
+        ValueFactors(*stage_, bits, levels, factor);
       } else {
-        KeyFragments(stages_[stage], table, bits, levels, units, factor);
+        KeyFragments(*stage_, table, bits, levels, units, factor);
       }
-      RotateBack();
-      StoreRows(task, cursor.head, factor);
-      stage ^= 1;
+      __syncwarp();  // all lanes have read the stage
+      if (next.valid()) FetchParts(ring_->at(after), next.head, *stage_);
+      ring_->Fetch(launch_, third, TaskRing::Next(after));
+      CommitCopies();
+      RotateAndStore(task, cursor.head, factor);
       cursor = next;
+      next = third;
+      now = after;
     }
   }
 
@@ -305,16 +315,13 @@ class FastDecoder {
     }
   }
 
+  // Channels of fragment columns [kFirst, kFirst + kN): those channels, too.
+  template <int kFirst>
   __device__ void RotateBack() {
+    uint64_t image = MatrixDescriptor(image_, 16 * kDim, 128);
     WgmmaFence();
 #pragma unroll
-    for (int k = 0; k < kBlocks; ++k) {
-#pragma unroll
-      for (int n = 0; n < kDim; n += kN) {
-        uint64_t b = MatrixDescriptor(image_ + k * 2 * 16 * kDim + n * 16, 16 * kDim, 128);
-        Wgmma<kN, __half>::Registers(x_ + n / 2, a_[k], b, k > 0);
-      }
-    }
+    for (int k = 0; k < kBlocks; ++k) Wgmma<kN, __half>::Registers(x_, a_[k], Advance(image, k * 2 * 16 * kDim + kFirst * 16), k > 0);
     WgmmaCommit();
     WgmmaWait();
   }
@@ -345,33 +352,51 @@ class FastDecoder {
     }
   }
 
-  __device__ void StoreRows(const TqTask& task, uint32_t head, const float (&factor)[2]) const {
-    constexpr int kStep = 256 / kSize;  // channels at a time
+  __device__ void RotateAndStore(const TqTask& task, uint32_t head, const float (&factor)[2]) {
     int64_t stride = task.token_stride * kSize;
     auto* base = static_cast<uint8_t*>(task.tensor) + head * task.head_stride * kSize + 16 * warp_ * stride;
     int skip = task.first_token - 16 * warp_;
+    Parts<0>(base, stride, skip, factor);
+  }
+
+  // Products of kN columns, one after the other; rows go out 256 bytes at a time, which may be two of them or a part of one.
+  template <int kFirst>
+  __device__ __forceinline__ void Parts(uint8_t* base, int64_t stride, int skip, const float (&factor)[2]) {
+    if constexpr (kFirst < kDim) {
+      constexpr int kStep = 256 / kSize, kEnd = kFirst + kN;  // channels
+      RotateBack<kFirst>();
 #pragma unroll
-    for (int c0 = 0; c0 < kDim; c0 += kStep) {
-      __syncwarp();
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        uint8_t* row = rows_ + (8 * r + g()) * Shape::kRowPitch;
-#pragma unroll
-        for (int i = 0; i < kTiles; ++i) {
-          if (32 * i >= c0 && 32 * i < c0 + kStep) Stage1<8>(4 * i, r, factor[r], row + (32 * i - c0 + 8 * t()) * kSize);
-        }
-        if (kTail && 32 * kTiles >= c0 && 32 * kTiles < c0 + kStep) {
-          Stage1<4>(4 * kTiles, r, factor[r], row + (32 * kTiles - c0 + 4 * t()) * kSize);
+      for (int c0 = kFirst / kStep * kStep; c0 < kEnd; c0 += kStep) {
+        __syncwarp();
+        StageRows<kFirst>(c0, factor);
+        if (c0 + kStep > kEnd && kEnd < kDim) continue;  // the next product completes these
+        __syncwarp();
+        int bytes = kDim * kSize - c0 * kSize < 256 ? kDim * kSize - c0 * kSize : 256;
+        uint8_t* to = base + c0 * kSize;
+        if (skip <= 0) {
+          CopyOut<false>(to, stride, bytes / 16, skip);
+        } else {
+          CopyOut<true>(to, stride, bytes / 16, skip);
         }
       }
-      __syncwarp();
-      constexpr int kWhole = kDim * kSize;
-      int bytes = kWhole - c0 * kSize < 256 ? kWhole - c0 * kSize : 256, chunks = bytes / 16;
-      uint8_t* to = base + c0 * kSize;
-      if (skip <= 0) {
-        CopyOut<false>(to, stride, chunks, skip);
-      } else {
-        CopyOut<true>(to, stride, chunks, skip);
+      Parts<kEnd>(base, stride, skip, factor);
+    }
+  }
+
+  // Those of the product's channels that are among the 256 bytes from channel c0 on.
+  template <int kFirst>
+  __device__ __forceinline__ void StageRows(int c0, const float (&factor)[2]) const {
+    constexpr int kStep = 256 / kSize, kEnd = kFirst + kN;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      uint8_t* row = rows_ + (8 * r + g()) * Shape::kRowPitch;
+#pragma unroll
+      for (int c = kFirst; c + 32 <= kEnd; c += 32) {
+        if (c >= c0 && c < c0 + kStep) Stage1<8>((c - kFirst) / 8, r, factor[r], row + (c - c0 + 8 * t()) * kSize);
+      }
+      constexpr int kLast = 32 * kTiles;
+      if (kTail && kFirst <= kLast && kLast >= c0 && kLast < c0 + kStep) {
+        Stage1<4>((kLast - kFirst) / 8, r, factor[r], row + (kLast - c0 + 4 * t()) * kSize);
       }
     }
   }
@@ -403,10 +428,11 @@ class FastDecoder {
   const FastDecodeTable& table_;
   const int group_, warp_, lane_;
   uint32_t image_;
-  Stage* stages_;
+  Stage* stage_;
   uint8_t* rows_;
+  TaskRing* ring_;
   uint32_t a_[kBlocks][4];
-  float x_[kDim / 2];
+  float x_[kN / 2];
 };
 
 template <int kDim, DType kOut>
@@ -419,9 +445,8 @@ __global__ void __launch_bounds__(DecodeShape<kDim>::kThreads, 1) FastDecodeKern
   for (int i = threadIdx.x * 16; i < Shape::kImageBytes; i += Shape::kThreads * 16) {
     CopyAsync16(SharedAddress(shared) + i, static_cast<const uint8_t*>(launch.image) + i, 16);
   }
-  CommitCopies();
-  decoder.Fetch(decoder.First(), 0);
-  WaitForOlderCopies();
+  decoder.Start();
+  WaitCopies();
   FenceAsyncProxy();
   __syncthreads();
   decoder.Run();

@@ -33,9 +33,10 @@ struct EncodeShape {
   struct Side {  // of one warpgroup
     float sums[4][kSumPitch];  // [warp][t][column]
     float means[4][kDim];      // each warp its own copy
-    float4 report[2][32];      // [parity][warp · 8 + g]: energy, error after levels 0…2 of two tokens
+    float4 report[2][64];      // [parity][token, in some order]: energy, error after levels 0…2
     int bad[2][4];
     float largest[4];
+    TaskRing tasks[4];         // by warp
   };
   static constexpr int kSharedBytes = kImageBytes + kWarpgroups * (kBuffers * kTileBytes + static_cast<int>(sizeof(Side)));
 };
@@ -58,27 +59,37 @@ class FastEncoder {
   }
 
   __device__ void Run() {
-    HeadCursor cursor(launch_, blockIdx.x * Shape::kWarpgroups + group_, gridDim.x * Shape::kWarpgroups);
-    Prefetch(cursor, 0);
-    int parity = 0;
+    HeadCursor cursor(launch_, blockIdx.x * Shape::kWarpgroups + group_, gridDim.x * Shape::kWarpgroups), next = cursor.Next();
+    TaskRing& ring = side_->tasks[warp_];
+    int now = 0, parity = 0;  // now: the head's place in the ring
+    ring.Fetch(launch_, cursor, 0);
+    ring.Fetch(launch_, next, 1);
+    CommitCopies();
+    WaitCopies();
+    __syncwarp();
+    Prefetch(ring.at(0), cursor, 0);
     TqReport* last = nullptr;
     while (cursor.valid()) {
-      HeadCursor next = cursor.Next();
+      HeadCursor third = next.Next();
+      int after = TaskRing::Next(now);
       WaitCopies();
       FenceAsyncProxy();
       SyncWarpgroup(group_ + 1);
-      if (Shape::kBuffers == 2) Prefetch(next, parity ^ 1);
+      ring.Fetch(launch_, third, TaskRing::Next(after));
+      if (Shape::kBuffers == 2) Prefetch(ring.at(after), next, parity ^ 1);
       if (last != nullptr && warp_ == 0) WriteReport(last, last_bits_, parity ^ 1);
       Rotate(Shape::kBuffers == 2 ? parity : 0);
       if (Shape::kBuffers == 1) {
         SyncWarpgroup(group_ + 1);
-        Prefetch(next, 0);
+        Prefetch(ring.at(after), next, 0);
       }
-      const TqTask& task = launch_.tasks[cursor.task];
+      const TqTask& task = ring.at(now);
       Encode(task, cursor.head, parity);
       last = launch_.reports + task.report + cursor.head;
       last_bits_ = task.bits;
       cursor = next;
+      next = third;
+      now = after;
       parity ^= 1;
     }
     SyncWarpgroup(group_ + 1);
@@ -90,9 +101,8 @@ class FastEncoder {
   __device__ int t() const { return lane_ & 3; }
   __device__ int thread() const { return 32 * warp_ + lane_; }
 
-  __device__ void Prefetch(const HeadCursor& cursor, int buffer) {
+  __device__ void Prefetch(const TqTask& task, const HeadCursor& cursor, int buffer) {
     if (cursor.valid()) {
-      const TqTask& task = launch_.tasks[cursor.task];
       const auto* base = static_cast<const uint8_t*>(task.tensor) + cursor.head * task.head_stride * 2;
       int64_t stride = task.token_stride * 2;
       int first = task.first_token;
@@ -119,17 +129,16 @@ class FastEncoder {
   }
 
   __device__ void Rotate(int buffer) {
-    uint32_t x = tile_ + buffer * Shape::kTileBytes;
+    uint64_t x = MatrixDescriptor(tile_ + buffer * Shape::kTileBytes, Shape::kChunkPitch, 128), image = MatrixDescriptor(image_, 16 * kDim, 128);
     WgmmaFence();
 #pragma unroll
     for (int pass = 0; pass < Shape::kPasses; ++pass) {
 #pragma unroll
       for (int k = 0; k < kBlocks; ++k) {
-        uint64_t a = MatrixDescriptor(x + k * 2 * Shape::kChunkPitch, Shape::kChunkPitch, 128);
 #pragma unroll
         for (int n = 0; n < kDim; n += kN) {
-          uint64_t b = MatrixDescriptor(image_ + pass * kDim * kDim * 2 + k * 2 * 16 * kDim + n * 16, 16 * kDim, 128);
-          Wgmma<kN, T>::Shared(y_ + n / 2, a, b, pass + k > 0);
+          Wgmma<kN, T>::Shared(y_ + n / 2, Advance(x, k * 2 * Shape::kChunkPitch), Advance(image, pass * kDim * kDim * 2 + k * 2 * 16 * kDim + n * 16),
+                               pass + k > 0);
         }
       }
     }
@@ -186,8 +195,8 @@ class FastEncoder {
   }
 
   // K: the rotated mean of each channel, in int8 steps; stored and subtracted from y. `*taken` is what that takes away from the sum
-  // of all coded energies, in lane 0 of warp 0; `*bad` as FirstBad has it before.
-  __device__ void RemoveMean(const TqTask& task, uint32_t head, float* taken, int* bad) {
+  // of all coded energies, in lane 0 of warp 0; `*bad` as FirstBad has it before. False if the mean is not finite.
+  __device__ bool RemoveMean(const TqTask& task, uint32_t head, float* taken, int* bad) {
     float v[Shape::kColumns];
 #pragma unroll
     for (int c = 0; c < Shape::kColumns; ++c) v[c] = c < kDim / 4 ? y_[4 * (c / 2) + c % 2] + y_[4 * (c / 2) + 2 + c % 2] : 0.0f;
@@ -265,6 +274,7 @@ class FastEncoder {
     }
     __syncwarp();
     SubtractMeans();
+    return largest < 0x7F800000u;
   }
 
   __device__ void SubtractMeans() {
@@ -292,10 +302,11 @@ class FastEncoder {
     __half2 z = __floats2half2_rn(fmaf(a, inverse, 0.0f), fmaf(b, inverse, 0.0f));
     uint32_t bits = reinterpret_cast<const uint32_t&>(z), absolute = bits & 0x7FFF7FFFu;
     auto pair = [](const uint32_t& x) { return reinterpret_cast<const __half2&>(x); };
-    __half2 u = __hmin2(pair(absolute), pair(cap_)), f = pair(poly_[0]);
+    __half2 u = pair(absolute), f = pair(poly_[0]);
 #pragma unroll
-    for (int i = 1; i < 5; ++i) f = __hfma2(f, u, pair(poly_[i]));
-    f = __hadd2(f, __float2half2_rn(1032.0f));  // the unit in the last place is 1: rounds
+    for (int i = 1; i < 4; ++i) f = __hfma2(f, u, pair(poly_[i]));
+    f = __hfma2_sat(f, u, pair(poly_[4]));
+    f = __hfma2(f, __float2half2_rn(kIndexScale), __float2half2_rn(1032.0f));  // the unit in the last place is 1: rounds
     return {bits, absolute, reinterpret_cast<const uint32_t&>(f)};
   }
 
@@ -330,23 +341,24 @@ class FastEncoder {
     }
   }
 
-  __device__ bool OnDiagonal() const { return t() == g() >> 1; }
+  // Lanes with t = g / 2 finish their row 0, their neighbours t ^ 1 row 1, with what the diagonal gave.
+  __device__ bool Finishes() const { return t() >> 1 == g() >> 2; }
+  __device__ int Row() const { return t() == g() >> 1 ? 0 : 1; }
 
   __device__ void Encode(const TqTask& task, uint32_t head, int parity) {
     int first = task.first_token, bits = task.bits, bad = 64;
-    bool value = task.kind == 1;
+    bool value = task.kind == 1, finite = true;
     float taken = 0;  // what the sum of the energies below lacks
-    if (!value) RemoveMean(task, head, &taken, &bad);
+    if (!value) finite = RemoveMean(task, head, &taken, &bad);
     float energy[2] = {RowEnergy(0), RowEnergy(1)};
-    bad = min(bad, FirstBad(first, energy));
+    if (finite) bad = min(bad, FirstBad(first, energy));
     LoadTables(bits);
-    float inverse[2], lost = 0, all = taken;
+    float inverse[2], raw[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       bool coded = 16 * warp_ + 8 * r + g() >= first, live = coded && energy[r] >= kTinySquare;
       inverse[r] = live ? table_.root * rsqrtf(energy[r]) : 0.0f;
-      lost += coded && !live ? energy[r] : 0.0f;
-      all += coded ? energy[r] : 0.0f;
+      raw[r] = coded ? energy[r] : 0.0f;
       if (!live) energy[r] = 0;
     }
     uint32_t packed[2][kBlocks];
@@ -354,22 +366,37 @@ class FastEncoder {
     int levels = bits - 1;
     IndexRow(0, inverse[0], levels, packed[0], dots[0]);
     IndexRow(1, inverse[1], levels, packed[1], dots[1]);
-    float error[3] = {lost, lost, lost};
+    bool second = Row() == 1;
+    Token token{second ? energy[1] : energy[0], second ? inverse[1] : inverse[0], {}};
+#pragma unroll
+    for (int level = 0; level < 3; ++level) {
+      float along = __shfl_xor_sync(~0u, dots[1][level].along, 1), square = __shfl_xor_sync(~0u, dots[1][level].square, 1);
+      token.dots[level] = {second ? along : dots[0][level].along, second ? square : dots[0][level].square};
+    }
+    float error[3];
     if (value) {
-      ValueScales(task, head, levels, energy, inverse, dots, error);
+      ValueScales(task, head, levels, token, error);
       StoreValuePlanes(task, head, levels, packed);
     } else {
-      KeyScales(task, head, levels, energy, inverse, dots, error);
+      KeyScales(task, head, levels, token, error);
       StoreKeyPlanes(task, head, levels, packed);
     }
-    if (OnDiagonal()) side_->report[parity][8 * warp_ + g()] = make_float4(all, error[0], error[1], error[2]);
+    float all = second ? raw[1] : raw[0], lost = all - token.energy;
+    if (Finishes()) side_->report[parity][16 * warp_ + 2 * g() + Row()] = make_float4(all + taken, error[0] + lost, error[1] + lost, error[2] + lost);
     if (lane_ == 0) side_->bad[parity][warp_] = bad;
   }
 
+  // A token on the lane that finishes it.
+  struct Token {
+    float energy, inverse;
+    Dots dots[3];
+  };
+
   __device__ void LoadTables(int bits) {
+    if (bits == loaded_bits_) return;
+    loaded_bits_ = bits;
 #pragma unroll
     for (int i = 0; i < 5; ++i) poly_[i] = table_.index[bits - 2][i];
-    cap_ = table_.cap[bits - 2];
     mask_ = table_.mask[bits - 2];
 #pragma unroll
     for (int level = 0; level < 3; ++level) tables_[level] = table_.centroids[bits - 2][level];
@@ -377,7 +404,8 @@ class FastEncoder {
 
   // The report of a tile whose partial sums all warps have left. Levels that the bits lack repeat the last one. One warp calls it.
   __device__ void WriteReport(TqReport* to, int bits, int parity) {
-    float4 sum = side_->report[parity][lane_];
+    float4 sum = side_->report[parity][lane_], other = side_->report[parity][lane_ + 32];
+    sum.x += other.x, sum.y += other.y, sum.z += other.z, sum.w += other.w;
 #pragma unroll
     for (int delta = 16; delta > 0; delta /= 2) {
       sum.x += __shfl_xor_sync(~0u, sum.x, delta);
@@ -409,71 +437,47 @@ class FastEncoder {
   }
 
   // Unbiased scales, E / ⟨y, c⟩; with z = y · inverse, ⟨y, c⟩ is dots.along / inverse and 1 / inverse is E · inverse / d.
-  __device__ void KeyScales(const TqTask& task, uint32_t head, int levels, const float (&energy)[2], const float (&inverse)[2],
-                            const Dots (&dots)[2][3], float (&error)[3]) {
-    uint32_t scales = 0, corrections[2] = {0, 0};
+  __device__ void KeyScales(const TqTask& task, uint32_t head, int levels, const Token& token, float (&error)[3]) const {
+    float numerator = token.energy * token.inverse, unit = numerator * (1.0f / kDim), scale = 0;
+    int slot = 8 * g() + 2 * warp_ + Row();
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float unit = energy[r] * inverse[r] * (1.0f / kDim), scale = 0;
-#pragma unroll
-      for (int level = 0; level < 3; ++level) {
-        if (level >= levels) continue;
-        float wanted = dots[r][level].along > 0 ? __fdividef(energy[r] * inverse[r], dots[r][level].along) : 0.0f;
-        if (level == 0) {
-          uint16_t stored = ToBf16Bits(wanted);
-          scales |= uint32_t{stored} << (16 * r);
-          scale = FromBf16Bits(stored);
-        } else {
-          float from = scale * table_.ratio[levels - 1][level];
-          int correction = QuickCorrection(wanted, from);
-          corrections[level - 1] |= (correction & 0xFF) << (8 * r);
-          scale = CorrectedScale(from, static_cast<int8_t>(correction));
-        }
-        error[level] += Error(energy[r], scale, dots[r][level].along * unit, dots[r][level].square);
+    for (int level = 0; level < 3; ++level) {
+      error[level] = 0;
+      if (level >= levels) continue;
+      float wanted = token.dots[level].along > 0 ? __fdividef(numerator, token.dots[level].along) : 0.0f;
+      uint8_t* at = task.scales[level] + size_t{head} * task.slice_stride[level];
+      if (level == 0) {
+        uint16_t stored = ToBf16Bits(wanted);
+        scale = FromBf16Bits(stored);
+        if (Finishes()) reinterpret_cast<uint16_t*>(at)[slot] = stored;
+      } else {
+        float from = scale * table_.ratio[levels - 1][level];
+        int correction = QuickCorrection(wanted, from);
+        scale = CorrectedScale(from, static_cast<int8_t>(correction));
+        if (Finishes()) at[slot] = static_cast<uint8_t>(correction);
       }
-    }
-    if (!OnDiagonal()) return;
-    auto at = [&](int level) { return task.scales[level] + size_t{head} * task.slice_stride[level]; };
-    reinterpret_cast<uint32_t*>(at(0))[4 * g() + warp_] = scales;
-#pragma unroll
-    for (int level = 1; level < 3; ++level) {
-      if (level < levels) reinterpret_cast<uint16_t*>(at(level))[4 * g() + warp_] = static_cast<uint16_t>(corrections[level - 1]);
+      error[level] = Error(token.energy, scale, token.dots[level].along * unit, token.dots[level].square);
     }
   }
 
   // Least-squares scales of the whole code, as sixteenths of an octave below the head's largest.
-  __device__ void ValueScales(const TqTask& task, uint32_t head, int levels, const float (&energy)[2], const float (&inverse)[2],
-                              const Dots (&dots)[2][3], float (&error)[3]) {
-    float wanted[2], unit[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      unit[r] = energy[r] * inverse[r] * (1.0f / kDim);
-      Dots top = levels == 3 ? dots[r][2] : levels == 2 ? dots[r][1] : dots[r][0];
-      wanted[r] = OnDiagonal() && top.along > 0 ? __fdividef(top.along * unit[r], top.square) : 0.0f;
-    }
-    float largest = fmaxf(wanted[0], wanted[1]);
-    largest = __uint_as_float(__reduce_max_sync(~0u, __float_as_uint(largest)));
+  __device__ void ValueScales(const TqTask& task, uint32_t head, int levels, const Token& token, float (&error)[3]) {
+    float unit = token.energy * token.inverse * (1.0f / kDim);
+    Dots top = levels == 3 ? token.dots[2] : levels == 2 ? token.dots[1] : token.dots[0];
+    float wanted = Finishes() && top.along > 0 ? __fdividef(top.along * unit, top.square) : 0.0f;
+    float largest = __uint_as_float(__reduce_max_sync(~0u, __float_as_uint(wanted)));
     if (lane_ == 0) side_->largest[warp_] = largest;
     SyncWarpgroup(group_ + 1);
-    float4 all = *reinterpret_cast<const float4*>(side_->largest);
-    uint16_t base_bits = ToBf16Bits(fmaxf(fmaxf(all.x, all.y), fmaxf(all.z, all.w)));
+    float4 of_warps = *reinterpret_cast<const float4*>(side_->largest);
+    uint16_t base_bits = ToBf16Bits(fmaxf(fmaxf(of_warps.x, of_warps.y), fmaxf(of_warps.z, of_warps.w)));
     float base = FromBf16Bits(base_bits), smallest = QuickValueScale(base, kZeroCode - 1);
     if (thread() == 0) reinterpret_cast<uint16_t*>(task.scalars + size_t{head} * task.slice_stride[0])[1] = base_bits;
-    uint32_t codes = 0;
+    float steps = -16 * __log2f(__fdividef(wanted, base));
+    int code = wanted > smallest / 2 ? __float2int_rn(fminf(fmaxf(steps, 0.0f), kZeroCode - 1.0f)) : kZeroCode;
+    float scale = QuickValueScale(base, code);
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float steps = -16 * __log2f(__fdividef(wanted[r], base));
-      int code = wanted[r] > smallest / 2 ? __float2int_rn(fminf(fmaxf(steps, 0.0f), kZeroCode - 1.0f)) : kZeroCode;
-      codes |= static_cast<uint32_t>(code) << (8 * r);
-      float scale = QuickValueScale(base, code);
-#pragma unroll
-      for (int level = 0; level < 3; ++level) {
-        if (level < levels) error[level] += Error(energy[r], scale, dots[r][level].along * unit[r], dots[r][level].square);
-      }
-    }
-    if (!OnDiagonal()) return;
-    uint8_t* at = task.scales[0] + size_t{head} * task.slice_stride[0];
-    reinterpret_cast<uint16_t*>(at)[4 * g() + warp_] = static_cast<uint16_t>(codes);
+    for (int level = 0; level < 3; ++level) error[level] = Error(token.energy, scale, token.dots[level].along * unit, token.dots[level].square);
+    if (Finishes()) (task.scales[0] + size_t{head} * task.slice_stride[0])[8 * g() + 2 * warp_ + Row()] = static_cast<uint8_t>(code);
   }
 
   __device__ void StoreKeyPlanes(const TqTask& task, uint32_t head, int levels, const uint32_t (&packed)[2][kBlocks]) const {
@@ -579,11 +583,11 @@ class FastEncoder {
   const TqLaunch& launch_;
   const FastEncodeTable& table_;
   const int group_, warp_, lane_;
-  int last_bits_ = 2;
+  int last_bits_ = 2, loaded_bits_ = 0;
   uint32_t image_, tile_;
   typename Shape::Side* side_;
   float y_[kDim / 2];
-  uint32_t poly_[5], cap_, mask_;
+  uint32_t poly_[5], mask_;
   NibbleTable tables_[3];
 };
 

@@ -55,48 +55,48 @@ uint32_t TwoHalves(double x) {
   return half | half << 16;
 }
 
-// Solves the symmetric system a·x = b of n ≤ 4 unknowns.
-void Solve(int n, double a[4][4], double* b, double* x) {
-  for (int i = 0; i < n; ++i) {
-    for (int r = i + 1; r < n; ++r) {
+constexpr int kTerms = 5;
+
+// Solves the symmetric, positive system a·x = b.
+void Solve(double a[kTerms][kTerms], double* b, double* x) {
+  for (int i = 0; i < kTerms; ++i) {
+    for (int r = i + 1; r < kTerms; ++r) {
       double f = a[r][i] / a[i][i];
-      for (int c = i; c < n; ++c) a[r][c] -= f * a[i][c];
+      for (int c = i; c < kTerms; ++c) a[r][c] -= f * a[i][c];
       b[r] -= f * b[i];
     }
   }
-  for (int i = n; i-- > 0;) {
+  for (int i = kTerms; i-- > 0;) {
     x[i] = b[i];
-    for (int c = i + 1; c < n; ++c) x[i] -= a[i][c] * x[c];
+    for (int c = i + 1; c < kTerms; ++c) x[i] -= a[i][c] * x[c];
     x[i] /= a[i][i];
   }
 }
 
-// g(u) = coefficients[0] + … + coefficients[4] u⁴ with g(threshold k) = step · k − 1/2, as near as the density there makes it count.
-// g(0) is held just above −1/2, so that nothing rounds below 0.
-void FitIndex(const Codebook& book, double* coefficients, double* cap) {
+// g(u) = coefficients[0] + … + coefficients[4] u⁴ with g(threshold k) = step · k − 1/2, as near as the density there makes it count, and
+// on to where no threshold is, so that it rises to the end: points of no weight to speak of.
+void FitIndex(const Codebook& book, double* coefficients) {
   const std::vector<double>& t = book.thresholds();
-  int step = 1 << (4 - book.bits()), n = std::min<int>(4, static_cast<int>(t.size()));
-  double start = n < 4 ? -0.45 : -0.498, a[4][4] = {}, b[4] = {};
-  for (size_t k = 0; k < t.size(); ++k) {
-    double weight = std::exp(-t[k] * t[k] / 2), target = step * (static_cast<double>(k) + 1) - 0.5 - start, powers[4];
-    for (int i = 0; i < n; ++i) powers[i] = std::pow(t[k], i + 1);
-    for (int i = 0; i < n; ++i) {
+  int step = 1 << (4 - book.bits());
+  if (t.size() == 1) {
+    std::fill_n(coefficients, kTerms, 0.0);
+    coefficients[0] = -0.5;
+    coefficients[1] = step / t[0];
+    return;
+  }
+  double a[kTerms][kTerms] = {}, b[kTerms] = {};
+  auto add = [&](double u, double target, double weight) {
+    double powers[kTerms] = {1, u, u * u, u * u * u, u * u * u * u};
+    for (int i = 0; i < kTerms; ++i) {
       b[i] += weight * powers[i] * target;
-      for (int j = 0; j < n; ++j) a[i][j] += weight * powers[i] * powers[j];
+      for (int j = 0; j < kTerms; ++j) a[i][j] += weight * powers[i] * powers[j];
     }
-  }
-  std::fill_n(coefficients, 5, 0.0);
-  coefficients[0] = start;
-  Solve(n, a, b, coefficients + 1);
-  // The largest u up to which g rises and stays below 7.45.
-  auto g = [&](double u) { return coefficients[0] + u * (coefficients[1] + u * (coefficients[2] + u * (coefficients[3] + u * coefficients[4]))); };
-  *cap = 0;
-  for (double u = 0, last = start; u < 4; u += 1.0 / 256) {
-    double now = g(u);
-    if (now > 7.45 || now < last) break;
-    last = now;
-    *cap = u;
-  }
+  };
+  for (size_t k = 0; k < t.size(); ++k) add(t[k], step * (static_cast<double>(k) + 1) - 0.5, std::exp(-t[k] * t[k] / 2));
+  double last = t.back(), top = step * static_cast<double>(t.size()) - 0.5;
+  for (double beyond : {0.5, 1.0, 2.0, 4.0, 8.0, 14.0}) add(last + beyond, top + 2.5 * beyond, 1e-4 / std::pow(1 + beyond / last, 10));
+  add(0, -0.49, 1e-5);
+  Solve(a, b, coefficients);
 }
 
 }  // namespace
@@ -132,10 +132,9 @@ FastEncodeTable MakeFastEncodeTable(uint32_t dim) {
   table.root = std::sqrt(static_cast<float>(dim));
   for (int bits = 2; bits <= 4; ++bits) {
     const Codebook& book = Codebook::Get(dim, bits);
-    double coefficients[5], cap;
-    FitIndex(book, coefficients, &cap);
-    for (int i = 0; i < 5; ++i) table.index[bits - 2][i] = TwoHalves(coefficients[4 - i]);
-    table.cap[bits - 2] = TwoHalves(cap);
+    double coefficients[kTerms];
+    FitIndex(book, coefficients);
+    for (int i = 0; i < kTerms; ++i) table.index[bits - 2][i] = TwoHalves(coefficients[kTerms - 1 - i] / kIndexScale);
     table.mask[bits - 2] = 0x01010101u * (8 - (1u << (4 - bits)));
     for (int level = 0; level < 3; ++level) {
       table.centroids[bits - 2][level] = MakeNibbleTable(book, KeptBits(bits, level));

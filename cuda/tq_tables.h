@@ -34,12 +34,14 @@ struct NibbleTable {
   uint32_t low[2], high[2];
 };
 
+// A half, just below 7.5: what saturates rounds to 7.
+inline constexpr float kIndexScale = 7.44921875f;
+
 // Constants of the fast kernels, passed by value.
 struct FastEncodeTable {
-  // Bits 2, 3, 4. Horner coefficients, highest first, of g(u): rounding it gives the magnitude aligned to 3 bits; below the
-  // mask (bytes) the bits of a shorter code are noise. Pairs of equal IEEE halves. u is capped first.
+  // Bits 2, 3, 4. Horner coefficients, highest first, of g(u) / kIndexScale, which saturates to [0, 1]; g rounded is the magnitude
+  // aligned to 3 bits, and below the mask (bytes) the bits of a shorter code are noise. Pairs of equal IEEE halves.
   uint32_t index[3][5];
-  uint32_t cap[3];
   uint32_t mask[3];
   NibbleTable centroids[3][3];  // [bits − 2][level]
   float ratio[3][3];

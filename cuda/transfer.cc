@@ -12,6 +12,23 @@ constexpr size_t kAlignment = 256;
 
 size_t RoundUp(size_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; }
 
+// `count` blocks between the host and a slot's chunk, where they stand one after the other, each on kAlignment: a run of blocks of one
+// size at one distance on the host is one copy. `host(i)` and `bytes(i)` are the slices of block i.
+template <typename Host, typename BytesOf>
+absl::Status CopyBlocks(StreamRef stream, size_t count, Host host, BytesOf bytes, uint8_t* device, bool up) {
+  for (size_t i = 0; i < count;) {
+    size_t run = 1, width = bytes(i), device_pitch = RoundUp(width);
+    ptrdiff_t pitch = i + 1 < count ? host(i + 1) - host(i) : 0;
+    while (pitch >= static_cast<ptrdiff_t>(width) && i + run < count && bytes(i + run) == width && host(i + run) - host(i + run - 1) == pitch) ++run;
+    size_t host_pitch = run > 1 ? static_cast<size_t>(pitch) : width;
+    QUIRE_RETURN_IF_ERROR(up ? CopyRows(stream, host(i), host_pitch, device, device_pitch, width, run)
+                             : CopyRows(stream, device, device_pitch, host(i), host_pitch, width, run));
+    device += run * device_pitch;
+    i += run;
+  }
+  return absl::OkStatus();
+}
+
 // Items [first, first + count) that go together.
 struct Chunk {
   size_t first = 0, count = 0;
@@ -110,14 +127,16 @@ size_t Transfer::pinned_bytes() const { return impl_->pinned_bytes; }
 absl::Status Transfer::Impl::RestoreChunk(Slot& slot, std::span<const RestoreItem> items, Path path) {
   slot.tasks.Clear();
   uint8_t* at = slot.codes.data();
+  if (path == Path::kCopy) {
+    auto host = [&](size_t i) { return const_cast<uint8_t*>(items[i].object) + shape.map(items[i].first_block).header_bytes(); };
+    auto bytes = [&](size_t i) { return SliceBytes(items[i].first_block, items[i].levels); };
+    QUIRE_RETURN_IF_ERROR(CopyBlocks(slot.stream.ref(), items.size(), host, bytes, at, true));
+  }
   for (const RestoreItem& item : items) {
     const uint8_t* object = item.object;
     if (path == Path::kCopy) {
-      uint64_t header = shape.map(item.first_block).header_bytes();
-      size_t bytes = SliceBytes(item.first_block, item.levels);
-      QUIRE_RETURN_IF_ERROR(CopyToDevice(slot.stream.ref(), item.object + header, bytes, at));
-      object = at - header;
-      at += RoundUp(bytes);
+      object = at - shape.map(item.first_block).header_bytes();
+      at += RoundUp(SliceBytes(item.first_block, item.levels));
     }
     QUIRE_RETURN_IF_ERROR(slot.tasks.AddDecode(shape, item.first_block, item.levels, object, item.layers));
   }
@@ -153,11 +172,9 @@ absl::Status Transfer::Impl::OffloadChunk(Slot& slot, std::span<const OffloadIte
   slot.tasks.Clear();
   slot.first_tasks.clear();
   uint8_t* at = slot.codes.data();
-  std::vector<uint8_t*> staged;
   for (const OffloadItem& item : items) {
     const SliceMap& map = shape.map(item.first_block);
     slot.first_tasks.push_back(slot.tasks.tasks.size());
-    staged.push_back(at);
     uint8_t* object = path == Path::kZeroCopy ? item.object : at - map.header_bytes();
     at += path == Path::kZeroCopy ? 0 : RoundUp(SliceBytes(item.first_block, map.levels()));
     QUIRE_RETURN_IF_ERROR(slot.tasks.AddEncode(shape, item.first_block, item.layers, object));
@@ -165,11 +182,9 @@ absl::Status Transfer::Impl::OffloadChunk(Slot& slot, std::span<const OffloadIte
   QUIRE_RETURN_IF_ERROR(slot.encode.Set(slot.tasks.tasks, slot.tasks.rows, shape.spec().effort()));
   QUIRE_RETURN_IF_ERROR(slot.encode.Run(slot.stream.ref()));
   if (path == Path::kZeroCopy) return absl::OkStatus();
-  for (size_t i = 0; i < items.size(); ++i) {
-    const SliceMap& map = shape.map(items[i].first_block);
-    QUIRE_RETURN_IF_ERROR(CopyToHost(slot.stream.ref(), staged[i], SliceBytes(items[i].first_block, map.levels()), items[i].object + map.header_bytes()));
-  }
-  return absl::OkStatus();
+  auto host = [&](size_t i) { return items[i].object + shape.map(items[i].first_block).header_bytes(); };
+  auto bytes = [&](size_t i) { return SliceBytes(items[i].first_block, shape.map(items[i].first_block).levels()); };
+  return CopyBlocks(slot.stream.ref(), items.size(), host, bytes, slot.codes.data(), false);
 }
 
 absl::Status Transfer::Impl::FinishOffload(Slot& slot, const OnOffloaded& done) {

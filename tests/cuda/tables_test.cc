@@ -26,6 +26,29 @@ TEST(TablesTest, FragmentColumnsAreAPermutationOfChannels) {
   }
 }
 
+float Round(float x) { return FromF16(ToF16(x)); }
+
+// As the kernels do it.
+int Magnitude(const FastEncodeTable& table, int bits, float u) {
+  u = Round(u);
+  float f = Half(table.index[bits - 2][0]);
+  for (int k = 1; k < 5; ++k) f = Round(f * u + Half(table.index[bits - 2][k]));
+  f = std::fmin(std::fmax(f, 0.0f), 1.0f);
+  return ToF16(Round(f * kIndexScale + 1032)) & table.mask[bits - 2] & 0xFF;
+}
+
+TEST(TablesTest, IndexPolynomialsRiseToTheEnd) {
+  for (uint32_t dim : kFastDims) {
+    FastEncodeTable table = MakeFastEncodeTable(dim);
+    for (int bits = 2; bits <= 4; ++bits) {
+      float last = static_cast<float>(Codebook::Get(dim, bits).thresholds().back());
+      for (float u = last + 0.01f; u < 17; u += 0.01f) {
+        ASSERT_EQ(Magnitude(table, bits, u), static_cast<int>(table.mask[bits - 2] & 0xFF)) << "d " << dim << " bits " << bits << " u " << u;
+      }
+    }
+  }
+}
+
 TEST(TablesTest, IndexPolynomialsFindTheCells) {
   std::mt19937 engine(1);
   std::normal_distribution<float> normal;
@@ -38,10 +61,7 @@ TEST(TablesTest, IndexPolynomialsFindTheCells) {
         float u = std::fabs(normal(engine));
         int cell = 0;
         for (float threshold : book.float_thresholds()) cell += threshold < u;
-        auto round = [](float x) { return FromF16(ToF16(x)); };
-        float capped = std::fmin(round(u), Half(table.cap[bits - 2])), f = Half(table.index[bits - 2][0]);
-        for (int k = 1; k < 5; ++k) f = round(f * capped + Half(table.index[bits - 2][k]));
-        int magnitude = ToF16(round(f + 1032)) & table.mask[bits - 2] & 0xFF;
+        int magnitude = Magnitude(table, bits, u);
         EXPECT_LE(std::abs((magnitude >> (4 - bits)) - cell), 1);
         different += magnitude >> (4 - bits) != cell;
       }

@@ -37,10 +37,10 @@ std::vector<Case> Cases() {
   constexpr TensorForm kBf16, kF16{DType::kF16}, kF32{DType::kF32};
   for (uint32_t dim : {64, 80, 96, 128, 192, 256}) {
     std::string d = Named(dim);
-    add(d + "_k4v4_bf16", {Plain(3, dim), Plain(3, dim)}, "tq:k4v4", kBf16, true);
+    add(d + "_k4v4_bf16", {Plain(8, dim), Plain(4, dim)}, "tq:k4v4", kBf16, true);
     add(d + "_k4v4_f16_head_major", {Plain(8, dim)}, "tq:k4v4", {DType::kF16, true, 0}, true);
-    add(d + "_k3v2_padded", {Plain(2, dim)}, "tq:k3v2", {DType::kBf16, false, 8}, true);
-    add(d + "_k2v3", {Plain(2, dim)}, "tq:k2v3", kBf16, true);
+    add(d + "_k3v2_padded", {Plain(8, dim)}, "tq:k3v2", {DType::kBf16, false, 8}, true);
+    add(d + "_k2v3", {Plain(8, dim)}, "tq:k2v3", kBf16, true);
     add(d + "_k4v4_odd_stride", {Plain(2, dim)}, "tq:k4v4", {DType::kBf16, false, 3}, false);
   }
   for (uint32_t dim : {16, 32, 48, 112, 160, 320, 560, 576}) {
@@ -52,9 +52,9 @@ std::vector<Case> Cases() {
   add("d80_k7v6", {Plain(2, 80)}, "tq:k7v6", kF16, false);
   add("d128_effort", {Plain(2, 128)}, "tq:k3v3,effort=2", kBf16, false);
   add("latent576", {Latent(576)}, "tq:k4v4", kBf16, false);
-  add("d128_large", {Plain(2, 128)}, "tq:k4v4", kBf16, true, 1e4f);
-  add("d128_f16_large", {Plain(2, 128)}, "tq:k4v4", kF16, true, 1e3f);
-  add("d128_small", {Plain(2, 128)}, "tq:k4v4", kBf16, true, 1e-9f);
+  add("d128_large", {Plain(8, 128)}, "tq:k4v4", kBf16, true, 1e4f);
+  add("d128_f16_large", {Plain(8, 128)}, "tq:k4v4", kF16, true, 1e3f);
+  add("d128_small", {Plain(8, 128)}, "tq:k4v4", kBf16, true, 1e-9f);
   add("mixed", {Plain(2, 64), Plain(3, 128), Latent(576), Plain(2, 64), Plain(2, 256)}, "tq:k4v4,layers=1-1:k6v3,layers=3:k2v2", kBf16, false);
   return cases;
 }
