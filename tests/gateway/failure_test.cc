@@ -193,14 +193,32 @@ TEST(LateWorker, NotReadyUntilItDescribesItself) {
 
 TEST(Hosting, AWorkerInTheSameProcess) {
   StubWorker worker;
-  grpc::ChannelArguments arguments;
   GatewayOptions options;
   options.listen = "127.0.0.1:0";
-  options.channels = {grpc::CreateChannel(worker.address(), grpc::InsecureChannelCredentials())};
+  options.channels = {worker.channel()};
   auto gateway = Gateway::Start(std::move(options));
   ASSERT_TRUE(gateway.ok()) << gateway.status();
-  EXPECT_TRUE(WaitUntilReady((*gateway)->port()));
+  const int port = (*gateway)->port();
+  ASSERT_TRUE(WaitUntilReady(port));
   EXPECT_TRUE((*gateway)->ready());
+  const json body = {
+      {"model", "stub"}, {"stream", true}, {"messages", {{{"role", "user"}, {"content", "x"}}}}};
+  bool done = false;
+  EXPECT_EQ(PostStream(port, kChatPath, body, &done).size(), 5u);
+  EXPECT_TRUE(done);
+
+  Event begun, cancelled;
+  worker.SetScript([&](grpc::ServerContext& context, const v1::GenerateRequest&, StubWorker::Writer& writer) {
+    writer.Write(TextMessage("x", {1}));
+    begun.Set();
+    if (WaitForCancellation(context)) cancelled.Set();
+    return grpc::Status::CANCELLED;
+  });
+  Client client(port);
+  client.Send(RequestText("POST", kChatPath, body.dump()));
+  ASSERT_TRUE(begun.Wait());
+  client.Close();
+  EXPECT_TRUE(cancelled.Wait());
 }
 
 TEST(Hosting, BadOptionsAreNamed) {

@@ -39,6 +39,7 @@ class StubWorker final : public v1::Inference::Service {
 
   int port() const { return server_->port(); }
   std::string address() const { return "127.0.0.1:" + std::to_string(port()); }
+  std::shared_ptr<grpc::Channel> channel() { return server_->InProcessChannel(); }
   void SetScript(Script script);
   void SetModel(std::function<void(v1::DescribeModelResponse*)> edit);
   void SetDescribeStatus(grpc::Status status);
