@@ -10,12 +10,12 @@ import pytest
 
 from texts import story
 
-QUESTION = "Name three colours of the rainbow."
+QUESTION = "What is the capital of France?"
 
 
 def test_models(quire):
     (model,) = quire.client.models.list().data
-    assert model.object == "model" and "SmolLM2" in model.id and model.created > 0 and model.owned_by
+    assert model.object == "model" and "smollm2" in model.id.lower() and model.created > 0 and model.owned_by
     assert quire.client.models.retrieve(model.id).id == model.id
     with pytest.raises(openai.NotFoundError) as error:
         quire.client.models.retrieve("gpt-9")
@@ -27,18 +27,20 @@ def test_chat(quire):
     assert answer.object == "chat.completion" and answer.id.startswith("chatcmpl-") and answer.model == quire.model
     (choice,) = answer.choices
     assert choice.index == 0 and choice.message.role == "assistant" and choice.finish_reason in ("stop", "length")
-    assert any(colour in choice.message.content.lower() for colour in ("red", "orange", "yellow", "green", "blue", "violet"))
+    assert "Paris" in choice.message.content
     usage = answer.usage
     assert 0 < usage.completion_tokens <= 24 and usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
     assert usage.prompt_tokens_details.cached_tokens == 0  # shorter than a block
 
 
-def test_system_prompt_and_turns_count(quire):
-    messages = [{"role": "system", "content": "You are terse."}, {"role": "user", "content": "Hello"},
-                {"role": "assistant", "content": "Hi."}, {"role": "user", "content": "How are you?"}]
-    one = quire.client.chat.completions.create(model=quire.model, messages=messages[1:2], max_tokens=4)
-    all_of_them = quire.client.chat.completions.create(model=quire.model, messages=messages, max_tokens=4)
-    assert all_of_them.usage.prompt_tokens > one.usage.prompt_tokens + 10
+def test_every_turn_is_part_of_the_prompt(quire):
+    turns = [{"role": "system", "content": "You are terse."}, {"role": "user", "content": "My name is Ada."},
+             {"role": "assistant", "content": "Hello Ada."}, {"role": "user", "content": "What is my name?"}]
+    counts = [quire.client.chat.completions.create(model=quire.model, messages=turns[:n], max_tokens=1).usage.prompt_tokens
+              for n in (2, 4)]
+    assert counts[1] > counts[0] + 15
+    parts = [{"role": "user", "content": [{"type": "text", "text": "What is the capital"}, {"type": "text", "text": "of France?"}]}]
+    assert quire.client.chat.completions.create(model=quire.model, messages=parts, max_tokens=1).usage.prompt_tokens > 10
 
 
 def test_completion(quire):
@@ -141,7 +143,7 @@ def test_wrong_fields(quire, case):
 def test_unknown_model(quire):
     with pytest.raises(openai.NotFoundError) as error:
         quire.client.chat.completions.create(model="gpt-9", messages=USER)
-    assert error.value.code == "model_not_found" and error.value.param == "model" and "gpt-9" in error.value.message
+    assert error.value.code == "model_not_found" and "gpt-9" in error.value.message
 
 
 def test_too_long_a_prompt(quire):
