@@ -37,6 +37,8 @@ __device__ __forceinline__ void CopyAsync16(uint32_t shared, const void* global,
 }
 __device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 __device__ __forceinline__ void WaitCopies() { asm volatile("cp.async.wait_group 0;" ::: "memory"); }
+// All groups of copies but the last one.
+__device__ __forceinline__ void WaitForOlderCopies() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
 // Makes this thread's writes to shared memory visible to the matrix units and the copy engine.
 __device__ __forceinline__ void FenceAsyncProxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -53,6 +55,7 @@ __device__ __forceinline__ uint64_t Advance(uint64_t descriptor, uint32_t bytes)
 
 __device__ __forceinline__ void WgmmaFence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void WgmmaCommit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void WgmmaWaitAllButOne() { asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory"); }
 __device__ __forceinline__ void WgmmaWait() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
 
 // One m64 nN k16 product of a warpgroup, accumulated into d (or written over it): d[4n + 2r + e] of lane 4g + t in warp w is row

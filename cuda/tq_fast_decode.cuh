@@ -18,7 +18,7 @@ namespace quire::cuda {
 
 template <int kDim>
 struct DecodeShape {
-  static constexpr int kWarpgroups = kDim == 64 ? 6 : kDim < 128 ? 4 : kDim == 128 ? 5 : 3;
+  static constexpr int kWarpgroups = kDim == 64 ? 6 : kDim <= 128 ? 4 : 3;
   static constexpr int kThreads = 128 * kWarpgroups;
   static constexpr int kImageBytes = kDim * kDim * 2;
   static constexpr int kFours = kDim / 64;

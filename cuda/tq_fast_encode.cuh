@@ -23,7 +23,6 @@ template <int kDim>
 struct EncodeShape {
   static constexpr int kWarpgroups = kDim == 64 ? 6 : kDim < 128 ? 5 : kDim == 128 ? 4 : 2;
   static constexpr int kThreads = 128 * kWarpgroups;
-  static constexpr int kBuffers = kDim > 128 ? 1 : 2;
   static constexpr int kPasses = EncodePasses(kDim);
   static constexpr int kChunkPitch = 64 * 16 + 16;  // 8 channels of all tokens; the pad spreads a row over the banks
   static constexpr int kTileBytes = kDim / 8 * kChunkPitch;
@@ -33,12 +32,12 @@ struct EncodeShape {
   struct Side {  // of one warpgroup
     float sums[4][kSumPitch];  // [warp][t][column]
     float means[4][kDim];      // each warp its own copy
-    float4 report[2][64];      // [parity][token, in some order]: energy, error after levels 0…2
-    int bad[2][4];
+    float4 report[64];         // [token, in some order]: energy, error after levels 0…2
+    int bad[4];
     float largest[4];
-    TaskRing tasks[4];         // by warp
+    TaskRing tasks;
   };
-  static constexpr int kSharedBytes = kImageBytes + kWarpgroups * (kBuffers * kTileBytes + static_cast<int>(sizeof(Side)));
+  static constexpr int kSharedBytes = kImageBytes + kWarpgroups * (kTileBytes + static_cast<int>(sizeof(Side)));
 };
 
 template <int kDim, typename T>
@@ -47,27 +46,35 @@ class FastEncoder {
   static constexpr int kBlocks = kDim / 16;  // of 16 channels
   static constexpr int kTiles = kDim / 32;   // whole tiles of 32
   static constexpr bool kTail = kDim % 32 != 0;
-  static constexpr int kN = kDim <= 128 ? kDim : kDim / 2;  // columns of one product
+  // Columns of one product; there are one or two, and the first is worked on while the second runs.
+  static constexpr int kParts = kDim <= 128 ? 1 : 2, kN = kDim / kParts;
+  static constexpr int kPartColumns = Shape::kColumns / kParts;  // a lane's
 
  public:
   __device__ FastEncoder(const TqLaunch& launch, const FastEncodeTable& table, uint8_t* shared)
       : launch_(launch), table_(table), group_(UniformWarp() / 4), warp_(UniformWarp() % 4), lane_(threadIdx.x % 32) {
     image_ = SharedAddress(shared);
-    uint8_t* own = shared + Shape::kImageBytes + group_ * (Shape::kBuffers * Shape::kTileBytes);
+    uint8_t* own = shared + Shape::kImageBytes + group_ * Shape::kTileBytes;
     tile_ = SharedAddress(own);
-    side_ = reinterpret_cast<typename Shape::Side*>(shared + Shape::kImageBytes + Shape::kWarpgroups * Shape::kBuffers * Shape::kTileBytes) + group_;
+    side_ = reinterpret_cast<typename Shape::Side*>(shared + Shape::kImageBytes + Shape::kWarpgroups * Shape::kTileBytes) + group_;
   }
 
   __device__ void Run() {
     HeadCursor cursor(launch_, blockIdx.x * Shape::kWarpgroups + group_, gridDim.x * Shape::kWarpgroups), next = cursor.Next();
-    TaskRing& ring = side_->tasks[warp_];
-    int now = 0, parity = 0;  // now: the head's place in the ring
-    ring.Fetch(launch_, cursor, 0);
-    ring.Fetch(launch_, next, 1);
+    TaskRing& ring = side_->tasks;  // warp 0 fetches; the barrier of each head shows it to the others
+    int now = 0;  // the head's place in the ring
+    if (warp_ == 0) {
+      ring.Fetch(launch_, cursor, 0);
+      ring.Fetch(launch_, next, 1);
+    }
     CommitCopies();
-    WaitCopies();
-    __syncwarp();
-    Prefetch(ring.at(0), cursor, 0);
+    LoadImage();  // comes while the first tasks and then the first head are on their way
+    WaitForOlderCopies();
+    SyncWarpgroup(group_ + 1);
+    Prefetch(ring.at(0), cursor);
+    WaitForOlderCopies();
+    FenceAsyncProxy();
+    __syncthreads();
     TqReport* last = nullptr;
     while (cursor.valid()) {
       HeadCursor third = next.Next();
@@ -75,25 +82,19 @@ class FastEncoder {
       WaitCopies();
       FenceAsyncProxy();
       SyncWarpgroup(group_ + 1);
-      ring.Fetch(launch_, third, TaskRing::Next(after));
-      if (Shape::kBuffers == 2) Prefetch(ring.at(after), next, parity ^ 1);
-      if (last != nullptr && warp_ == 0) WriteReport(last, last_bits_, parity ^ 1);
-      Rotate(Shape::kBuffers == 2 ? parity : 0);
-      if (Shape::kBuffers == 1) {
-        SyncWarpgroup(group_ + 1);
-        Prefetch(ring.at(after), next, 0);
-      }
+      if (warp_ == 0) ring.Fetch(launch_, third, TaskRing::Next(after));
+      StartRotation();
+      if (last != nullptr && warp_ == 0) WriteReport(last, last_bits_);
       const TqTask& task = ring.at(now);
-      Encode(task, cursor.head, parity);
+      Encode(task, cursor.head, ring.at(after), next);
       last = launch_.reports + task.report + cursor.head;
       last_bits_ = task.bits;
       cursor = next;
       next = third;
       now = after;
-      parity ^= 1;
     }
     SyncWarpgroup(group_ + 1);
-    if (last != nullptr && warp_ == 0) WriteReport(last, last_bits_, parity ^ 1);
+    if (last != nullptr && warp_ == 0) WriteReport(last, last_bits_);
   }
 
  private:
@@ -101,12 +102,18 @@ class FastEncoder {
   __device__ int t() const { return lane_ & 3; }
   __device__ int thread() const { return 32 * warp_ + lane_; }
 
-  __device__ void Prefetch(const TqTask& task, const HeadCursor& cursor, int buffer) {
+  __device__ void LoadImage() const {
+    const auto* image = static_cast<const uint8_t*>(launch_.image);
+    for (int i = threadIdx.x * 16; i < Shape::kImageBytes; i += Shape::kThreads * 16) CopyAsync16(image_ + i, image + i, 16);
+    CommitCopies();
+  }
+
+  __device__ void Prefetch(const TqTask& task, const HeadCursor& cursor) const {
     if (cursor.valid()) {
       const auto* base = static_cast<const uint8_t*>(task.tensor) + cursor.head * task.head_stride * 2;
       int64_t stride = task.token_stride * 2;
       int first = task.first_token;
-      uint32_t to = tile_ + buffer * Shape::kTileBytes;
+      uint32_t to = tile_;
       if constexpr (128 % (kDim / 8) == 0) {  // a thread stays in its column
         constexpr int kRows = 128 / (kDim / 8);
         int row = thread() / (kDim / 8), column = thread() % (kDim / 8);
@@ -128,35 +135,57 @@ class FastEncoder {
     CommitCopies();
   }
 
-  __device__ void Rotate(int buffer) {
-    uint64_t x = MatrixDescriptor(tile_ + buffer * Shape::kTileBytes, Shape::kChunkPitch, 128), image = MatrixDescriptor(image_, 16 * kDim, 128);
+  __device__ void StartRotation() {
+    uint64_t x = MatrixDescriptor(tile_, Shape::kChunkPitch, 128), image = MatrixDescriptor(image_, 16 * kDim, 128);
     WgmmaFence();
 #pragma unroll
-    for (int pass = 0; pass < Shape::kPasses; ++pass) {
+    for (int part = 0; part < kParts; ++part) {
 #pragma unroll
-      for (int k = 0; k < kBlocks; ++k) {
+      for (int pass = 0; pass < Shape::kPasses; ++pass) {
 #pragma unroll
-        for (int n = 0; n < kDim; n += kN) {
-          Wgmma<kN, T>::Shared(y_ + n / 2, Advance(x, k * 2 * Shape::kChunkPitch), Advance(image, pass * kDim * kDim * 2 + k * 2 * 16 * kDim + n * 16),
-                               pass + k > 0);
+        for (int k = 0; k < kBlocks; ++k) {
+          Wgmma<kN, T>::Shared(y_[part], Advance(x, k * 2 * Shape::kChunkPitch),
+                               Advance(image, pass * kDim * kDim * 2 + k * 2 * 16 * kDim + part * kN * 16), pass + k > 0);
         }
       }
+      WgmmaCommit();
     }
-    WgmmaCommit();
-    WgmmaWait();
   }
 
-  // Σ y² of this lane's row r; all four lanes of the row get it.
-  __device__ float RowEnergy(int r) const {
+  // What a product gave: y(n, i) is value i = 2r + e of 8-wide tile n.
+  __device__ float& y(int n, int i) { return y_[n / (kN / 8)][n % (kN / 8) * 4 + i]; }
+  __device__ float y(int n, int i) const { return y_[n / (kN / 8)][n % (kN / 8) * 4 + i]; }
+
+  // Waits for product `part`.
+  template <int kPart>
+  __device__ void AwaitPart() const {
+    if constexpr (kPart + 1 < kParts) {
+      WgmmaWaitAllButOne();
+    } else {
+      WgmmaWait();
+    }
+  }
+
+  // Σ y² of this lane's row r over the tiles of one part.
+  __device__ float PartEnergy(int part, int r) const {
     float even = 0, odd = 0;
 #pragma unroll
-    for (int n = 0; n < kDim / 8; ++n) {
-      even = fmaf(y_[4 * n + 2 * r], y_[4 * n + 2 * r], even);
-      odd = fmaf(y_[4 * n + 2 * r + 1], y_[4 * n + 2 * r + 1], odd);
+    for (int n = 0; n < kN / 8; ++n) {
+      even = fmaf(y_[part][4 * n + 2 * r], y_[part][4 * n + 2 * r], even);
+      odd = fmaf(y_[part][4 * n + 2 * r + 1], y_[part][4 * n + 2 * r + 1], odd);
     }
-    even += odd;
-    even += __shfl_xor_sync(~0u, even, 1);
-    return even + __shfl_xor_sync(~0u, even, 2);
+    return even + odd;
+  }
+  // Over the four lanes of a row.
+  static __device__ float SumOverLanes(float x) {
+    x += __shfl_xor_sync(~0u, x, 1);
+    return x + __shfl_xor_sync(~0u, x, 2);
+  }
+  __device__ float RowEnergy(int r) const {
+    float sum = 0;
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) sum += PartEnergy(part, r);
+    return SumOverLanes(sum);
   }
 
   // The first coded token of this warp whose energy is not finite, or 64.
@@ -176,40 +205,41 @@ class FastEncoder {
     return __uint_as_float((__float_as_uint(a) & mask) | (__float_as_uint(b) & ~mask));
   }
 
-  // Adds v over the eight g, leaving each lane kColumns / 8 columns, from `start` on.
-  __device__ int SumOverRows(float (&v)[Shape::kColumns]) const {
-    int start = 0;
+  // Column sums of one part over this warp's 16 tokens. Three exchanges halve the columns that a lane holds, over the eight g; what
+  // is left goes to shared memory.
+  __device__ void SumPart(int part) {
+    float v[kPartColumns];
+#pragma unroll
+    for (int c = 0; c < kPartColumns; ++c) v[c] = c < kN / 4 ? y_[part][4 * (c / 2) + c % 2] + y_[part][4 * (c / 2) + 2 + c % 2] : 0.0f;
+    int start = part * kPartColumns;
 #pragma unroll
     for (int level = 0; level < 3; ++level) {
-      int half = Shape::kColumns >> (level + 1), bit = 16 >> level;
+      int half = kPartColumns >> (level + 1), bit = 16 >> level;
       uint32_t upper = lane_ & bit ? ~0u : 0;
 #pragma unroll
-      for (int i = 0; i < Shape::kColumns / 2; ++i) {
+      for (int i = 0; i < kPartColumns / 2; ++i) {
         if (i >= half) continue;
         float send = Select(upper, v[i], v[i + half]), keep = Select(upper, v[i + half], v[i]);
         v[i] = keep + __shfl_xor_sync(~0u, send, bit);
       }
       start += upper & half;
     }
-    return start;
+    float* sums = &side_->sums[warp_][t() * Shape::kColumns + start];
+#pragma unroll
+    for (int i = 0; i < kPartColumns / 8; ++i) sums[i] = v[i];
   }
 
-  // K: the rotated mean of each channel, in int8 steps; stored and subtracted from y. `*taken` is what that takes away from the sum
+  // K: once all warps are done with the tile, starts on the next one. The rotated mean of each channel, in int8 steps; stored and subtracted from y. `*taken` is what that takes away from the sum
   // of all coded energies, in lane 0 of warp 0; `*bad` as FirstBad has it before. False if the mean is not finite.
-  __device__ bool RemoveMean(const TqTask& task, uint32_t head, float* taken, int* bad) {
-    float v[Shape::kColumns];
-#pragma unroll
-    for (int c = 0; c < Shape::kColumns; ++c) v[c] = c < kDim / 4 ? y_[4 * (c / 2) + c % 2] + y_[4 * (c / 2) + 2 + c % 2] : 0.0f;
-    int start = SumOverRows(v);
-    float* sums = &side_->sums[warp_][t() * Shape::kColumns + start];
-    if constexpr (Shape::kColumns % 32 == 0) {
-#pragma unroll
-      for (int i = 0; i < Shape::kColumns / 8; i += 4) *reinterpret_cast<float4*>(sums + i) = make_float4(v[i], v[i + 1], v[i + 2], v[i + 3]);
-    } else {
-#pragma unroll
-      for (int i = 0; i < Shape::kColumns / 8; ++i) sums[i] = v[i];
+  __device__ bool RemoveMean(const TqTask& task, uint32_t head, const TqTask& next_task, const HeadCursor& next, float* taken, int* bad) {
+    AwaitPart<0>();
+    SumPart(0);
+    if constexpr (kParts == 2) {
+      AwaitPart<1>();
+      SumPart(1);
     }
     SyncWarpgroup(group_ + 1);
+    Prefetch(next_task, next);
 
     // Four channels a lane and step; every warp does all of it, which saves a barrier.
     constexpr int kSteps = (kDim / 4 + 31) / 32;
@@ -285,29 +315,39 @@ class FastEncoder {
       float4 m = *reinterpret_cast<const float4*>(means + channel);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        y_[8 * k + 2 * r] -= m.x;
-        y_[8 * k + 2 * r + 1] -= m.y;
-        y_[8 * k + 4 + 2 * r] -= m.z;
-        y_[8 * k + 4 + 2 * r + 1] -= m.w;
+        y(2 * k, 2 * r) -= m.x;
+        y(2 * k, 2 * r + 1) -= m.y;
+        y(2 * k + 1, 2 * r) -= m.z;
+        y(2 * k + 1, 2 * r + 1) -= m.w;
       }
     }
   }
 
-  // Two values: z, |z|, and 1032 + the index, as halves.
-  struct Indexed {
-    uint32_t z, magnitude, index;
-  };
-  __device__ Indexed Index(float a, float b, float inverse) const {
-    // Adding 0 turns −0 into 0, so that a vector that is not coded has no sign bits.
-    __half2 z = __floats2half2_rn(fmaf(a, inverse, 0.0f), fmaf(b, inverse, 0.0f));
-    uint32_t bits = reinterpret_cast<const uint32_t&>(z), absolute = bits & 0x7FFF7FFFu;
+  // y · inverse as pairs of halves: what indices need, in half the registers.
+  __device__ void Normalise(const float (&inverse)[2]) {
+#pragma unroll
+    for (int k = 0; k < kBlocks; ++k) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          // Adding 0 turns −0 into 0, so that a vector that is not coded has no sign bits.
+          __half2 z = __floats2half2_rn(fmaf(y(2 * k + h, 2 * r), inverse[r], 0.0f), fmaf(y(2 * k + h, 2 * r + 1), inverse[r], 0.0f));
+          z_[r][k][h] = reinterpret_cast<const uint32_t&>(z);
+        }
+      }
+    }
+  }
+
+  // 1032 + the index of |z|, as halves.
+  __device__ uint32_t Index(uint32_t magnitude) const {
     auto pair = [](const uint32_t& x) { return reinterpret_cast<const __half2&>(x); };
-    __half2 u = pair(absolute), f = pair(poly_[0]);
+    __half2 u = pair(magnitude), f = pair(poly_[0]);
 #pragma unroll
     for (int i = 1; i < 4; ++i) f = __hfma2(f, u, pair(poly_[i]));
     f = __hfma2_sat(f, u, pair(poly_[4]));
     f = __hfma2(f, __float2half2_rn(kIndexScale), __float2half2_rn(1032.0f));  // the unit in the last place is 1: rounds
-    return {bits, absolute, reinterpret_cast<const uint32_t&>(f)};
+    return reinterpret_cast<const uint32_t&>(f);
   }
 
   // ⟨|z|, c⟩ and ⟨c, c⟩ of one row and level; right in the lane with t = g / 2.
@@ -315,29 +355,34 @@ class FastEncoder {
     float along, square;
   };
 
-  // Codes of row r as nibbles: `packed[k]` for block k: column pairs at bits 0, 16 (block's half 0) and 8, 24 (half 1).
-  __device__ void IndexRow(int r, float inverse, int levels, uint32_t (&packed)[kBlocks], Dots (&dots)[3]) const {
-    float products[3][4] = {};
+  // Codes as nibbles: `packed[r][k]` of row r and block k: column pairs at bits 0, 16 (the block's half 0) and 8, 24 (half 1).
+  template <int kLevels>
+  __device__ void IndexRows(uint32_t (&packed)[2][kBlocks], Dots (&dots)[2][3]) const {
+    float products[2][kLevels][4] = {};
 #pragma unroll
     for (int k = 0; k < kBlocks; ++k) {
-      Indexed a = Index(y_[8 * k + 2 * r], y_[8 * k + 2 * r + 1], inverse);
-      Indexed b = Index(y_[8 * k + 4 + 2 * r], y_[8 * k + 4 + 2 * r + 1], inverse);
-      packed[k] = (Permute(a.index, b.index, 0x6240) & mask_) | (Permute(a.z, b.z, 0x7351) >> 4 & 0x08080808u);
-      uint32_t selector = (packed[k] | packed[k] >> 12) & 0x7777u;
 #pragma unroll
-      for (int level = 0; level < 3; ++level) {
-        if (level < levels) {
+      for (int r = 0; r < 2; ++r) {
+        uint32_t z0 = z_[r][k][0], z1 = z_[r][k][1], u0 = z0 & 0x7FFF7FFFu, u1 = z1 & 0x7FFF7FFFu;
+        packed[r][k] = (Permute(Index(u0), Index(u1), 0x6240) & mask_) | (Permute(z0, z1, 0x7351) >> 4 & 0x08080808u);
+        uint32_t selector = (packed[r][k] | packed[r][k] >> 12) & 0x7777u;
+#pragma unroll
+        for (int level = 0; level < kLevels; ++level) {
           const NibbleTable& table = tables_[level];
           uint32_t low = Permute(table.low[0], table.low[1], selector), high = Permute(table.high[0], table.high[1], selector);
           uint32_t c0 = Permute(low, high, 0x5140), c1 = Permute(low, high, 0x7362);
-          MmaHalf(products[level], a.magnitude, c0, b.magnitude, c1, c0, c1);
+          MmaHalf(products[r][level], u0, c0, u1, c1, c0, c1);
         }
       }
     }
 #pragma unroll
-    for (int level = 0; level < 3; ++level) {
-      dots[level].along = g() & 1 ? products[level][1] : products[level][0];
-      dots[level].square = g() & 1 ? products[level][3] : products[level][2];
+    for (int r = 0; r < 2; ++r) {
+#pragma unroll
+      for (int level = 0; level < 3; ++level) {
+        int l = level < kLevels ? level : kLevels - 1;
+        dots[r][level].along = g() & 1 ? products[r][l][1] : products[r][l][0];
+        dots[r][level].square = g() & 1 ? products[r][l][3] : products[r][l][2];
+      }
     }
   }
 
@@ -345,14 +390,30 @@ class FastEncoder {
   __device__ bool Finishes() const { return t() >> 1 == g() >> 2; }
   __device__ int Row() const { return t() == g() >> 1 ? 0 : 1; }
 
-  __device__ void Encode(const TqTask& task, uint32_t head, int parity) {
+  __device__ void Encode(const TqTask& task, uint32_t head, const TqTask& next_task, const HeadCursor& next) {
     int first = task.first_token, bits = task.bits, bad = 64;
     bool value = task.kind == 1, finite = true;
     float taken = 0;  // what the sum of the energies below lacks
-    if (!value) finite = RemoveMean(task, head, &taken, &bad);
-    float energy[2] = {RowEnergy(0), RowEnergy(1)};
+    float energy[2];
+    if (value) {
+      AwaitPart<0>();
+      energy[0] = PartEnergy(0, 0);
+      energy[1] = PartEnergy(0, 1);
+      if constexpr (kParts == 2) {
+        AwaitPart<1>();
+        energy[0] += PartEnergy(1, 0);
+        energy[1] += PartEnergy(1, 1);
+      }
+      SyncWarpgroup(group_ + 1);
+      Prefetch(next_task, next);
+      energy[0] = SumOverLanes(energy[0]);
+      energy[1] = SumOverLanes(energy[1]);
+    } else {
+      finite = RemoveMean(task, head, next_task, next, &taken, &bad);
+      energy[0] = RowEnergy(0);
+      energy[1] = RowEnergy(1);
+    }
     if (finite) bad = min(bad, FirstBad(first, energy));
-    LoadTables(bits);
     float inverse[2], raw[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -361,11 +422,18 @@ class FastEncoder {
       raw[r] = coded ? energy[r] : 0.0f;
       if (!live) energy[r] = 0;
     }
+    Normalise(inverse);
+    LoadTables(bits);
     uint32_t packed[2][kBlocks];
     Dots dots[2][3];
     int levels = bits - 1;
-    IndexRow(0, inverse[0], levels, packed[0], dots[0]);
-    IndexRow(1, inverse[1], levels, packed[1], dots[1]);
+    if (levels == 3) {
+      IndexRows<3>(packed, dots);
+    } else if (levels == 2) {
+      IndexRows<2>(packed, dots);
+    } else {
+      IndexRows<1>(packed, dots);
+    }
     bool second = Row() == 1;
     Token token{second ? energy[1] : energy[0], second ? inverse[1] : inverse[0], {}};
 #pragma unroll
@@ -382,8 +450,8 @@ class FastEncoder {
       StoreKeyPlanes(task, head, levels, packed);
     }
     float all = second ? raw[1] : raw[0], lost = all - token.energy;
-    if (Finishes()) side_->report[parity][16 * warp_ + 2 * g() + Row()] = make_float4(all + taken, error[0] + lost, error[1] + lost, error[2] + lost);
-    if (lane_ == 0) side_->bad[parity][warp_] = bad;
+    if (Finishes()) side_->report[16 * warp_ + 2 * g() + Row()] = make_float4(all + taken, error[0] + lost, error[1] + lost, error[2] + lost);
+    if (lane_ == 0) side_->bad[warp_] = bad;
   }
 
   // A token on the lane that finishes it.
@@ -393,8 +461,6 @@ class FastEncoder {
   };
 
   __device__ void LoadTables(int bits) {
-    if (bits == loaded_bits_) return;
-    loaded_bits_ = bits;
 #pragma unroll
     for (int i = 0; i < 5; ++i) poly_[i] = table_.index[bits - 2][i];
     mask_ = table_.mask[bits - 2];
@@ -402,9 +468,9 @@ class FastEncoder {
     for (int level = 0; level < 3; ++level) tables_[level] = table_.centroids[bits - 2][level];
   }
 
-  // The report of a tile whose partial sums all warps have left. Levels that the bits lack repeat the last one. One warp calls it.
-  __device__ void WriteReport(TqReport* to, int bits, int parity) {
-    float4 sum = side_->report[parity][lane_], other = side_->report[parity][lane_ + 32];
+  // The report of a head whose partial sums all warps have left: they do not leave the next head's before one more barrier. Levels that the bits lack repeat the last one. One warp calls it.
+  __device__ void WriteReport(TqReport* to, int bits) {
+    float4 sum = side_->report[lane_], other = side_->report[lane_ + 32];
     sum.x += other.x, sum.y += other.y, sum.z += other.z, sum.w += other.w;
 #pragma unroll
     for (int delta = 16; delta > 0; delta /= 2) {
@@ -414,7 +480,7 @@ class FastEncoder {
       sum.w += __shfl_xor_sync(~0u, sum.w, delta);
     }
     if (lane_ != 0) return;
-    int4 found = *reinterpret_cast<const int4*>(side_->bad[parity]);
+    int4 found = *reinterpret_cast<const int4*>(side_->bad);
     int bad = min(min(found.x, found.y), min(found.z, found.w));
     float second = bits > 2 ? sum.z : sum.y, third = bits > 3 ? sum.w : second;
     auto* out = reinterpret_cast<float4*>(to);
@@ -583,10 +649,11 @@ class FastEncoder {
   const TqLaunch& launch_;
   const FastEncodeTable& table_;
   const int group_, warp_, lane_;
-  int last_bits_ = 2, loaded_bits_ = 0;
+  int last_bits_ = 2;
   uint32_t image_, tile_;
   typename Shape::Side* side_;
-  float y_[kDim / 2];
+  float y_[kParts][kN / 2];
+  uint32_t z_[2][kBlocks][2];
   uint32_t poly_[5], mask_;
   NibbleTable tables_[3];
 };
@@ -596,14 +663,6 @@ __global__ void __launch_bounds__(EncodeShape<kDim>::kThreads, 1) FastEncodeKern
                                                                                    const __grid_constant__ FastEncodeTable table) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(128) uint8_t shared[];
-  const auto* image = static_cast<const uint8_t*>(launch.image);
-  for (int i = threadIdx.x * 16; i < EncodeShape<kDim>::kImageBytes; i += EncodeShape<kDim>::kThreads * 16) {
-    CopyAsync16(SharedAddress(shared) + i, image + i, 16);
-  }
-  CommitCopies();
-  WaitCopies();
-  FenceAsyncProxy();
-  __syncthreads();
   FastEncoder<kDim, T>(launch, table, shared).Run();
 #endif
 }

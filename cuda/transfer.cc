@@ -13,16 +13,22 @@ constexpr size_t kAlignment = 256;
 size_t RoundUp(size_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; }
 
 // `count` blocks between the host and a slot's chunk, where they stand one after the other, each on kAlignment: a run of blocks of one
-// size at one distance on the host is one copy. `host(i)` and `bytes(i)` are the slices of block i.
+// size at one distance within `arena` is one copy. `host(i)` and `bytes(i)` are the slices of block i.
 template <typename Host, typename BytesOf>
-absl::Status CopyBlocks(StreamRef stream, size_t count, Host host, BytesOf bytes, uint8_t* device, bool up) {
+absl::Status CopyBlocks(StreamRef stream, std::span<const uint8_t> arena, size_t count, Host host, BytesOf bytes, uint8_t* device, bool up) {
+  auto inside = [&](size_t i) { return host(i) >= arena.data() && host(i) + bytes(i) <= arena.data() + arena.size(); };
   for (size_t i = 0; i < count;) {
     size_t run = 1, width = bytes(i), device_pitch = RoundUp(width);
-    ptrdiff_t pitch = i + 1 < count ? host(i + 1) - host(i) : 0;
-    while (pitch >= static_cast<ptrdiff_t>(width) && i + run < count && bytes(i + run) == width && host(i + run) - host(i + run - 1) == pitch) ++run;
-    size_t host_pitch = run > 1 ? static_cast<size_t>(pitch) : width;
-    QUIRE_RETURN_IF_ERROR(up ? CopyRows(stream, host(i), host_pitch, device, device_pitch, width, run)
-                             : CopyRows(stream, device, device_pitch, host(i), host_pitch, width, run));
+    ptrdiff_t pitch = i + 1 < count && inside(i) && inside(i + 1) ? host(i + 1) - host(i) : 0;
+    auto follows = [&](size_t k) { return k < count && inside(k) && bytes(k) == width && host(k) - host(k - 1) == pitch; };
+    while (pitch >= static_cast<ptrdiff_t>(width) && follows(i + run)) ++run;
+    if (run > 1) {
+      auto host_pitch = static_cast<size_t>(pitch);
+      QUIRE_RETURN_IF_ERROR(up ? CopyRows(stream, host(i), host_pitch, device, device_pitch, width, run)
+                               : CopyRows(stream, device, device_pitch, host(i), host_pitch, width, run));
+    } else {
+      QUIRE_RETURN_IF_ERROR(up ? CopyToDevice(stream, host(i), width, device) : CopyToHost(stream, device, width, host(i)));
+    }
     device += run * device_pitch;
     i += run;
   }
@@ -130,7 +136,7 @@ absl::Status Transfer::Impl::RestoreChunk(Slot& slot, std::span<const RestoreIte
   if (path == Path::kCopy) {
     auto host = [&](size_t i) { return const_cast<uint8_t*>(items[i].object) + shape.map(items[i].first_block).header_bytes(); };
     auto bytes = [&](size_t i) { return SliceBytes(items[i].first_block, items[i].levels); };
-    QUIRE_RETURN_IF_ERROR(CopyBlocks(slot.stream.ref(), items.size(), host, bytes, at, true));
+    QUIRE_RETURN_IF_ERROR(CopyBlocks(slot.stream.ref(), options.arena, items.size(), host, bytes, at, true));
   }
   for (const RestoreItem& item : items) {
     const uint8_t* object = item.object;
@@ -184,7 +190,7 @@ absl::Status Transfer::Impl::OffloadChunk(Slot& slot, std::span<const OffloadIte
   if (path == Path::kZeroCopy) return absl::OkStatus();
   auto host = [&](size_t i) { return items[i].object + shape.map(items[i].first_block).header_bytes(); };
   auto bytes = [&](size_t i) { return SliceBytes(items[i].first_block, shape.map(items[i].first_block).levels()); };
-  return CopyBlocks(slot.stream.ref(), items.size(), host, bytes, slot.codes.data(), false);
+  return CopyBlocks(slot.stream.ref(), options.arena, items.size(), host, bytes, slot.codes.data(), false);
 }
 
 absl::Status Transfer::Impl::FinishOffload(Slot& slot, const OnOffloaded& done) {

@@ -28,6 +28,8 @@ class Transfer {
     size_t chunk_bytes = size_t{16} << 20;  // of codes; the last chunk may be smaller, a larger block is a chunk of its own
     uint32_t chunk_blocks = 64;             // at most
     int slots = 3;                          // 2…16
+    // The pinned allocation that objects lie in, if they do: there neighbours at one distance go in one copy. May be empty.
+    std::span<const uint8_t> arena = {};
   };
   // A block to bring to the device. `object` is pinned host memory; its header is not looked at, its checksums are the caller's
   // business. `layers` holds device tensors, one view a layer of the part.

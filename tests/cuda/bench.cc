@@ -268,7 +268,7 @@ void BenchTransfer(const Stream& stream, const Options& options) {
     Print({"gpu." + name, "GB/s raw", "pinned copy", context, raw / ms * 1e-6, pinned, raw / ms * 1e-6 / pinned, goal});
   };
   for (size_t chunk : {size_t{16} << 20, size_t{4} << 20}) {
-    Transfer transfer = Check(Transfer::Create(prefix.codec(), prefix.shape(), {chunk, 64, 3}));
+    Transfer transfer = Check(Transfer::Create(prefix.codec(), prefix.shape(), {chunk, 64, 3, {host.data(), host.bytes()}}));
     std::string sizes = "chunks of " + std::to_string(chunk >> 20) + " MiB, " + std::to_string(transfer.device_bytes()) + " bytes of device memory, " +
                         std::to_string(transfer.pinned_bytes()) + " pinned";
     for (auto path : {Transfer::Path::kCopy, Transfer::Path::kZeroCopy}) {
