@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 jobs=${JOBS:-$(nproc)}
 readonly core_and_parsers='^tests_(core|gateway_openai|gateway_http)_'
-readonly all_without_torch='^tests_(core|services_runtime|services_store|services_cli|gateway)_'
+readonly all_without_torch='^tests_(core|services|gateway)_'
 
 times=()
 stage() {  # stage NAME COMMAND…: runs it and notes how long it took
