@@ -18,15 +18,21 @@ uint64_t Stride(const SliceMap& map, int level, uint32_t layer, uint32_t heads) 
 class LayerTasks {
  public:
   LayerTasks(const BlockShape& shape, bool first_block, uint32_t layer, int levels, uint8_t* object)
-      : shape_(shape), map_(shape.map(first_block)), layer_(layer), levels_(levels), object_(object),
-        layout_(shape.layout().layers[shape.part().layer_begin + layer]), heads_(shape.part().HeadsOf(layout_)),
+      : shape_(shape),
+        map_(shape.map(first_block)),
+        layer_(layer),
+        levels_(levels),
+        object_(object),
+        layout_(shape.layout().layers[shape.part().layer_begin + layer]),
+        heads_(shape.part().HeadsOf(layout_)),
         sinks_(first_block ? kMaxSinkTokens : 0) {}
 
   absl::Status Add(const MutableLayerView& view, BlockTasks* out) const {
     if (heads_ == 0) return absl::OkStatus();
     bool latent = layout_.latent();
     if (view.key.data == nullptr || (!latent && view.value.data == nullptr)) {
-      return absl::InvalidArgumentError(absl::StrCat("block tasks: layer ", layer_, " has no tensor for ", view.key.data == nullptr ? "K" : "V"));
+      return absl::InvalidArgumentError(absl::StrCat("block tasks: layer ", layer_, " has no tensor for ",
+                                                     view.key.data == nullptr ? "K" : "V"));
     }
     if (shape_.codecs()[layer_].codec == CodecId::kRaw) return AddRaw(view, out);
     out->tasks.push_back(Stream(layout_.latent() ? 2 : 0, view.key));
@@ -98,7 +104,8 @@ class LayerTasks {
   absl::Status AddRaw(const MutableLayerView& view, BlockTasks* out) const {
     DType stored = shape_.layout().dtype;
     if (view.key.dtype != stored || (!layout_.latent() && view.value.dtype != stored)) {
-      return absl::UnimplementedError(absl::StrCat("block tasks: layer ", layer_, " is raw ", std::string(Name(stored)),
+      return absl::UnimplementedError(absl::StrCat("block tasks: layer ", layer_, " is raw ",
+                                                   std::string(Name(stored)),
                                                    "; on the device its tensors must be of that type"));
     }
     RowsTask rows = Rows(view, kBlockTokens);
@@ -117,13 +124,15 @@ class LayerTasks {
   uint32_t heads_, sinks_;
 };
 
-absl::Status AddBlock(const BlockShape& shape, bool first_block, int levels, uint8_t* object, std::span<const MutableLayerView> layers,
-                      BlockTasks* out) {
+absl::Status AddBlock(const BlockShape& shape, bool first_block, int levels, uint8_t* object,
+                      std::span<const MutableLayerView> layers, BlockTasks* out) {
   if (layers.size() != shape.part().layers()) {
-    return absl::InvalidArgumentError(absl::StrCat("block tasks: ", layers.size(), " layers given, the part has ", shape.part().layers()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("block tasks: ", layers.size(), " layers given, the part has ", shape.part().layers()));
   }
   int most = shape.map(first_block).levels();
-  if (levels < 1 || levels > most) return absl::InvalidArgumentError(absl::StrCat("block tasks: 1 to ", most, " levels, not ", levels));
+  if (levels < 1 || levels > most)
+    return absl::InvalidArgumentError(absl::StrCat("block tasks: 1 to ", most, " levels, not ", levels));
   for (uint32_t l = 0; l < layers.size(); ++l) {
     QUIRE_RETURN_IF_ERROR(LayerTasks(shape, first_block, l, levels, object).Add(layers[l], out));
   }
@@ -167,23 +176,27 @@ TqBatch::Limits BlockShape::TasksPerBlock() const {
   return limits;
 }
 
-absl::Status BlockTasks::AddEncode(const BlockShape& shape, bool first_block, std::span<const LayerView> layers, uint8_t* object) {
+absl::Status BlockTasks::AddEncode(const BlockShape& shape, bool first_block,
+                                   std::span<const LayerView> layers, uint8_t* object) {
   std::vector<MutableLayerView> views;
-  auto writable = [](const StreamView& v) { return MutableStreamView{const_cast<void*>(v.data), v.dtype, v.token_stride, v.head_stride}; };
+  auto writable = [](const StreamView& v) {
+    return MutableStreamView{const_cast<void*>(v.data), v.dtype, v.token_stride, v.head_stride};
+  };
   for (const LayerView& view : layers) views.push_back({writable(view.key), writable(view.value)});
   return AddBlock(shape, first_block, shape.map(first_block).levels(), object, views, this);
 }
 
-absl::Status BlockTasks::AddDecode(const BlockShape& shape, bool first_block, int levels, const uint8_t* object,
-                                   std::span<const MutableLayerView> layers) {
+absl::Status BlockTasks::AddDecode(const BlockShape& shape, bool first_block, int levels,
+                                   const uint8_t* object, std::span<const MutableLayerView> layers) {
   return AddBlock(shape, first_block, levels, const_cast<uint8_t*>(object), layers, this);
 }
 
-absl::Status SealObject(const BlockShape& shape, const BlockIdentity& identity, const TqBatch& batch, size_t first_task,
-                        std::span<uint8_t> object) {
+absl::Status SealObject(const BlockShape& shape, const BlockIdentity& identity, const TqBatch& batch,
+                        size_t first_task, std::span<uint8_t> object) {
   const SliceMap& map = shape.map(identity.index == 0);
   if (object.size() != map.ObjectBytes(map.levels())) {
-    return absl::InvalidArgumentError(absl::StrCat("seal: an object of ", map.ObjectBytes(map.levels()), " bytes, not ", object.size()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("seal: an object of ", map.ObjectBytes(map.levels()), " bytes, not ", object.size()));
   }
   BlockHeader header;
   header.part = shape.part();
@@ -216,16 +229,19 @@ absl::Status SealObject(const BlockShape& shape, const BlockIdentity& identity, 
     CodingError k = errors_of(task++, heads), v;
     if (!layer.latent()) v = errors_of(task++, heads);
     for (int level = 0; level < map.levels(); ++level) {
-      header.relative_error[level][l] = {Relative(k.error[level], k.energy), Relative(v.error[level], v.energy)};
+      header.relative_error[level][l] = {Relative(k.error[level], k.energy),
+                                         Relative(v.error[level], v.energy)};
     }
   }
   auto checksum = [&](const Extent& extent, auto index) {
-    if (extent.length > 0) header.checksums[index()] = Xxh3(Bytes(object).subspan(extent.offset, extent.length));
+    if (extent.length > 0)
+      header.checksums[index()] = Xxh3(Bytes(object).subspan(extent.offset, extent.length));
   };
   for (uint32_t l = 0; l < map.layers(); ++l) {
     checksum(map.sinks(l), [&] { return map.SinkChecksumIndex(l); });
     for (int level = 0; level < map.levels(); ++level) {
-      for (uint32_t h = 0; h < map.heads(); ++h) checksum(map.slice(level, l, h), [&] { return map.ChecksumIndex(level, l, h); });
+      for (uint32_t h = 0; h < map.heads(); ++h)
+        checksum(map.slice(level, l, h), [&] { return map.ChecksumIndex(level, l, h); });
     }
   }
   std::vector<uint8_t> bytes = SerializeHeader(header);

@@ -13,7 +13,8 @@
 
 namespace quire::cuda {
 
-// The layout, part and codecs that a run of blocks shares, and where each block's slices lie. Immutable, thread-safe.
+// The layout, part and codecs that a run of blocks shares, and where each block's slices lie. Immutable,
+// thread-safe.
 class BlockShape {
  public:
   // INVALID_ARGUMENT or UNIMPLEMENTED as SliceMap::Create says.
@@ -46,16 +47,19 @@ struct BlockTasks {
     tasks.clear();
     rows.clear();
   }
-  // `object` is where the object's first byte is or would be, in memory that kernels reach; only slices are touched. One view a layer
-  // of the part, device pointers. INVALID_ARGUMENT where the views do not fit, UNIMPLEMENTED for a raw layer of another type.
-  absl::Status AddEncode(const BlockShape& shape, bool first_block, std::span<const LayerView> layers, uint8_t* object);
+  // `object` is where the object's first byte is or would be, in memory that kernels reach; only slices are
+  // touched. One view a layer of the part, device pointers. INVALID_ARGUMENT where the views do not fit,
+  // UNIMPLEMENTED for a raw layer of another type.
+  absl::Status AddEncode(const BlockShape& shape, bool first_block, std::span<const LayerView> layers,
+                         uint8_t* object);
   // The first `levels` levels, which must be present.
-  absl::Status AddDecode(const BlockShape& shape, bool first_block, int levels, const uint8_t* object, std::span<const MutableLayerView> layers);
+  absl::Status AddDecode(const BlockShape& shape, bool first_block, int levels, const uint8_t* object,
+                         std::span<const MutableLayerView> layers);
 };
 
-// Writes the header and the checksums of a block that a batch encoded: `object` is the whole object in host memory. `first_task` is
-// where the block's own tasks begin in the batch. REQUIRES: CheckReports was OK.
-absl::Status SealObject(const BlockShape& shape, const BlockIdentity& identity, const TqBatch& batch, size_t first_task,
-                        std::span<uint8_t> object);
+// Writes the header and the checksums of a block that a batch encoded: `object` is the whole object in host
+// memory. `first_task` is where the block's own tasks begin in the batch. REQUIRES: CheckReports was OK.
+absl::Status SealObject(const BlockShape& shape, const BlockIdentity& identity, const TqBatch& batch,
+                        size_t first_task, std::span<uint8_t> object);
 
 }  // namespace quire::cuda

@@ -1,5 +1,5 @@
-// Device and pinned host memory: RAII owns, raw pointers borrow. Allocation may synchronise the device, so it happens when things
-// are set up, never inside an operation.
+// Device and pinned host memory: RAII owns, raw pointers borrow. Allocation may synchronise the device, so it
+// happens when things are set up, never inside an operation.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,8 @@ class DeviceBuffer {
   DeviceBuffer() = default;
   // RESOURCE_EXHAUSTED if the device has not that much left.
   static absl::StatusOr<DeviceBuffer> Allocate(size_t bytes);
-  DeviceBuffer(DeviceBuffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  DeviceBuffer(DeviceBuffer&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
   DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
@@ -40,7 +41,8 @@ class PinnedBuffer {
  public:
   PinnedBuffer() = default;
   static absl::StatusOr<PinnedBuffer> Allocate(size_t bytes);
-  PinnedBuffer(PinnedBuffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  PinnedBuffer(PinnedBuffer&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
   PinnedBuffer& operator=(PinnedBuffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
@@ -62,8 +64,10 @@ class PinnedBuffer {
 absl::Status CopyToDevice(StreamRef stream, const void* host, size_t bytes, void* device);
 absl::Status CopyToHost(StreamRef stream, const void* device, size_t bytes, void* host);
 absl::Status CopyOnDevice(StreamRef stream, const void* from, size_t bytes, void* to);
-// `rows` pieces of `width` bytes, the next one `from_pitch` and `to_pitch` bytes further; between host and device either way.
-absl::Status CopyRows(StreamRef stream, const void* from, size_t from_pitch, void* to, size_t to_pitch, size_t width, size_t rows);
+// `rows` pieces of `width` bytes, the next one `from_pitch` and `to_pitch` bytes further; between host and
+// device either way.
+absl::Status CopyRows(StreamRef stream, const void* from, size_t from_pitch, void* to, size_t to_pitch,
+                      size_t width, size_t rows);
 absl::Status Fill(StreamRef stream, uint8_t value, size_t bytes, void* device);
 
 struct DeviceInfo {

@@ -10,11 +10,14 @@ absl::Status ToStatus(cudaError_t error, const char* call) {
   std::string message = absl::StrCat("CUDA: ", call, ": ", cudaGetErrorString(error));
   cudaGetLastError();  // an error that does not stick must not be seen again by the next check
   switch (error) {
-    case cudaErrorMemoryAllocation: return absl::ResourceExhaustedError(message);
+    case cudaErrorMemoryAllocation:
+      return absl::ResourceExhaustedError(message);
     case cudaErrorNoDevice:
     case cudaErrorInsufficientDriver:
-    case cudaErrorInitializationError: return absl::NotFoundError(message);
-    default: return absl::InternalError(message);
+    case cudaErrorInitializationError:
+      return absl::NotFoundError(message);
+    default:
+      return absl::InternalError(message);
   }
 }
 
@@ -36,7 +39,8 @@ absl::Status Stream::Synchronize() const { return QUIRE_CUDA_CALL(cudaStreamSync
 
 absl::StatusOr<Event> Event::Create(bool timed) {
   cudaEvent_t event = nullptr;
-  QUIRE_CUDA_RETURN_IF_ERROR(cudaEventCreateWithFlags(&event, timed ? cudaEventDefault : cudaEventDisableTiming));
+  QUIRE_CUDA_RETURN_IF_ERROR(
+      cudaEventCreateWithFlags(&event, timed ? cudaEventDefault : cudaEventDisableTiming));
   return Event(event);
 }
 
@@ -52,11 +56,14 @@ absl::Status Event::WaitOn(StreamRef stream) const {
   return QUIRE_CUDA_CALL(cudaStreamWaitEvent(Raw(stream), static_cast<cudaEvent_t>(handle_), 0));
 }
 
-absl::Status Event::Synchronize() const { return QUIRE_CUDA_CALL(cudaEventSynchronize(static_cast<cudaEvent_t>(handle_))); }
+absl::Status Event::Synchronize() const {
+  return QUIRE_CUDA_CALL(cudaEventSynchronize(static_cast<cudaEvent_t>(handle_)));
+}
 
 absl::StatusOr<float> Event::MillisecondsSince(const Event& start) const {
   float ms = 0;
-  QUIRE_CUDA_RETURN_IF_ERROR(cudaEventElapsedTime(&ms, static_cast<cudaEvent_t>(start.handle_), static_cast<cudaEvent_t>(handle_)));
+  QUIRE_CUDA_RETURN_IF_ERROR(
+      cudaEventElapsedTime(&ms, static_cast<cudaEvent_t>(start.handle_), static_cast<cudaEvent_t>(handle_)));
   return ms;
 }
 
@@ -72,7 +79,8 @@ DeviceBuffer::~DeviceBuffer() {
 
 absl::StatusOr<PinnedBuffer> PinnedBuffer::Allocate(size_t bytes) {
   void* data = nullptr;
-  if (bytes > 0) QUIRE_CUDA_RETURN_IF_ERROR(cudaHostAlloc(&data, bytes, cudaHostAllocPortable | cudaHostAllocMapped));
+  if (bytes > 0)
+    QUIRE_CUDA_RETURN_IF_ERROR(cudaHostAlloc(&data, bytes, cudaHostAllocPortable | cudaHostAllocMapped));
   return PinnedBuffer(static_cast<uint8_t*>(data), bytes);
 }
 
@@ -92,8 +100,10 @@ absl::Status CopyOnDevice(StreamRef stream, const void* from, size_t bytes, void
   return QUIRE_CUDA_CALL(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, Raw(stream)));
 }
 
-absl::Status CopyRows(StreamRef stream, const void* from, size_t from_pitch, void* to, size_t to_pitch, size_t width, size_t rows) {
-  return QUIRE_CUDA_CALL(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, width, rows, cudaMemcpyDefault, Raw(stream)));
+absl::Status CopyRows(StreamRef stream, const void* from, size_t from_pitch, void* to, size_t to_pitch,
+                      size_t width, size_t rows) {
+  return QUIRE_CUDA_CALL(
+      cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, width, rows, cudaMemcpyDefault, Raw(stream)));
 }
 
 absl::Status Fill(StreamRef stream, uint8_t value, size_t bytes, void* device) {
@@ -103,7 +113,9 @@ absl::Status Fill(StreamRef stream, uint8_t value, size_t bytes, void* device) {
 absl::StatusOr<DeviceInfo> CurrentDevice() {
   int count = 0;
   if (cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess || count == 0) {
-    return absl::NotFoundError(absl::StrCat("CUDA: no device can be used: ", cudaGetErrorString(error == cudaSuccess ? cudaErrorNoDevice : error)));
+    return absl::NotFoundError(
+        absl::StrCat("CUDA: no device can be used: ",
+                     cudaGetErrorString(error == cudaSuccess ? cudaErrorNoDevice : error)));
   }
   DeviceInfo info;
   QUIRE_CUDA_RETURN_IF_ERROR(cudaGetDevice(&info.ordinal));

@@ -29,7 +29,9 @@ absl::StatusOr<DeviceBuffer> Upload(const void* host, size_t bytes) {
   return buffer;
 }
 
-absl::StatusOr<DeviceBuffer> Upload(const std::vector<uint16_t>& image) { return Upload(image.data(), image.size() * 2); }
+absl::StatusOr<DeviceBuffer> Upload(const std::vector<uint16_t>& image) {
+  return Upload(image.data(), image.size() * 2);
+}
 
 bool On16Bytes(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
@@ -56,22 +58,27 @@ const DeviceInfo& TqCodec::device() const { return impl_->device; }
 size_t TqCodec::table_bytes() const {
   size_t bytes = 0;
   for (const auto& [dim, entry] : impl_->dims) {
-    for (const DeviceBuffer* buffer : {&entry.table, &entry.bf16_image, &entry.f16_image, &entry.decode_image}) bytes += buffer->bytes();
+    for (const DeviceBuffer* buffer :
+         {&entry.table, &entry.bf16_image, &entry.f16_image, &entry.decode_image})
+      bytes += buffer->bytes();
   }
   return bytes;
 }
 
-absl::StatusOr<std::shared_ptr<const TqCodec>> TqCodec::Create(uint64_t seed, std::span<const uint32_t> dims) {
+absl::StatusOr<std::shared_ptr<const TqCodec>> TqCodec::Create(uint64_t seed,
+                                                               std::span<const uint32_t> dims) {
   auto impl = std::make_unique<Impl>();
   impl->seed = seed;
   QUIRE_ASSIGN_OR_RETURN(impl->device, CurrentDevice());
   for (uint32_t dim : dims) {
     if (!IsCodecDim(dim)) {
-      return absl::InvalidArgumentError(absl::StrCat("tq: head size ", dim, " is not a multiple of 16 from ", kMinCodecDim, " to ", kMaxCodecDim));
+      return absl::InvalidArgumentError(absl::StrCat("tq: head size ", dim, " is not a multiple of 16 from ",
+                                                     kMinCodecDim, " to ", kMaxCodecDim));
     }
     size_t needed = std::max(EncodeSharedBytes(dim), DecodeSharedBytes(dim));
     if (needed > impl->device.shared_bytes) {
-      return absl::UnimplementedError(absl::StrCat("tq: head size ", dim, " needs ", needed, " bytes of shared memory, this device has ",
+      return absl::UnimplementedError(absl::StrCat("tq: head size ", dim, " needs ", needed,
+                                                   " bytes of shared memory, this device has ",
                                                    impl->device.shared_bytes));
     }
     if (impl->dims.contains(dim)) continue;
@@ -93,12 +100,12 @@ struct TqBatch::Impl {
   std::shared_ptr<const TqCodec> codec;
   Direction direction = Direction::kEncode;
   Limits limits;
-  PinnedBuffer host;     // tasks, rows, reports
-  DeviceBuffer device;   // the same
+  PinnedBuffer host;    // tasks, rows, reports
+  DeviceBuffer device;  // the same
   size_t rows_at = 0, reports_at = 0;
 
-  std::vector<ShapedTask> tasks;         // as given, with their reports set
-  std::vector<RowsTask> rows;            // the same
+  std::vector<ShapedTask> tasks;  // as given, with their reports set
+  std::vector<RowsTask> rows;     // the same
   std::vector<Group> groups;
   uint32_t reports = 0, max_row_heads = 0;
   int effort = 0;
@@ -119,7 +126,8 @@ TqBatch::TqBatch(TqBatch&&) noexcept = default;
 TqBatch& TqBatch::operator=(TqBatch&&) noexcept = default;
 TqBatch::~TqBatch() = default;
 
-absl::StatusOr<TqBatch> TqBatch::Create(std::shared_ptr<const TqCodec> codec, Direction direction, const Limits& limits) {
+absl::StatusOr<TqBatch> TqBatch::Create(std::shared_ptr<const TqCodec> codec, Direction direction,
+                                        const Limits& limits) {
   auto impl = std::make_unique<Impl>();
   impl->codec = std::move(codec);
   impl->direction = direction;
@@ -135,24 +143,34 @@ absl::StatusOr<TqBatch> TqBatch::Create(std::shared_ptr<const TqCodec> codec, Di
 
 absl::Status TqBatch::Impl::Check(size_t index, const ShapedTask& shaped) const {
   const TqTask& task = shaped.task;
-  auto bad = [&](auto... what) { return absl::InvalidArgumentError(absl::StrCat("tq batch: task ", index, ": ", what...)); };
-  if (!codec->impl_->dims.contains(shaped.dim)) return bad("the codec was not made for head size ", shaped.dim);
+  auto bad = [&](auto... what) {
+    return absl::InvalidArgumentError(absl::StrCat("tq batch: task ", index, ": ", what...));
+  };
+  if (!codec->impl_->dims.contains(shaped.dim))
+    return bad("the codec was not made for head size ", shaped.dim);
   if (task.kind > 2) return bad("stream kind ", static_cast<int>(task.kind), " is unknown");
-  if (task.bits < kMinBits || task.bits > kMaxCodeBits) return bad("2 to 8 bits, not ", static_cast<int>(task.bits));
-  if (task.levels < 1 || task.levels > kTaskLevels) return bad("1 to 4 levels, not ", static_cast<int>(task.levels));
+  if (task.bits < kMinBits || task.bits > kMaxCodeBits)
+    return bad("2 to 8 bits, not ", static_cast<int>(task.bits));
+  if (task.levels < 1 || task.levels > kTaskLevels)
+    return bad("1 to 4 levels, not ", static_cast<int>(task.levels));
   if (task.first_token >= kTqTokens) return bad("at most 63 sinks, not ", static_cast<int>(task.first_token));
   if (task.tensor == nullptr) return bad("no tensor");
-  if (task.scalars == nullptr || (task.kind != 1 && task.mean == nullptr)) return bad("no place for the scalars or the mean");
+  if (task.scalars == nullptr || (task.kind != 1 && task.mean == nullptr))
+    return bad("no place for the scalars or the mean");
   for (int level = 0; level < (encode() ? kTaskLevels : task.levels); ++level) {
     if (!HasLevel(task.bits, level)) continue;
     bool scales = task.kind != 1 || level == 0 || level == 3;
-    if (task.planes[level] == nullptr || (scales && task.scales[level] == nullptr)) return bad("no place for level ", level);
-    if (!On16Bytes(task.planes[level]) || !On16Bytes(task.scales[level]) || task.slice_stride[level] % 16 != 0) {
+    if (task.planes[level] == nullptr || (scales && task.scales[level] == nullptr))
+      return bad("no place for level ", level);
+    if (!On16Bytes(task.planes[level]) || !On16Bytes(task.scales[level]) ||
+        task.slice_stride[level] % 16 != 0) {
       return bad("the slices of level ", level, " do not stand on 16 bytes");
     }
   }
-  if (!On16Bytes(task.scalars) || !On16Bytes(task.mean)) return bad("the slices of level 0 do not stand on 16 bytes");
-  if (reinterpret_cast<uintptr_t>(task.tensor) % SizeOf(shaped.dtype) != 0) return bad("the tensor is not aligned to its elements");
+  if (!On16Bytes(task.scalars) || !On16Bytes(task.mean))
+    return bad("the slices of level 0 do not stand on 16 bytes");
+  if (reinterpret_cast<uintptr_t>(task.tensor) % SizeOf(shaped.dtype) != 0)
+    return bad("the tensor is not aligned to its elements");
   return absl::OkStatus();
 }
 
@@ -161,22 +179,26 @@ bool TqBatch::Impl::IsFast(const ShapedTask& shaped) const {
   if (!entry(shaped.dim).fast) return false;
   int64_t unit = 16 / static_cast<int64_t>(SizeOf(shaped.dtype));
   if (!On16Bytes(task.tensor) || task.token_stride % unit != 0 || task.head_stride % unit != 0) return false;
-  return encode() ? shaped.dtype != DType::kF32 && effort == 0 && task.bits <= 4 : KeptBits(task.bits, task.levels - 1) <= 4;
+  return encode() ? shaped.dtype != DType::kF32 && effort == 0 && task.bits <= 4
+                  : KeptBits(task.bits, task.levels - 1) <= 4;
 }
 
 absl::Status TqBatch::Set(std::span<const ShapedTask> tasks, std::span<const RowsTask> rows, int effort) {
   Impl& impl = *impl_;
   if (tasks.size() > impl.limits.tasks || rows.size() > impl.limits.rows) {
-    return absl::ResourceExhaustedError(absl::StrCat("tq batch: ", tasks.size(), " tasks and ", rows.size(), " layers of raw rows; made for ",
-                                                     impl.limits.tasks, " and ", impl.limits.rows));
+    return absl::ResourceExhaustedError(absl::StrCat("tq batch: ", tasks.size(), " tasks and ", rows.size(),
+                                                     " layers of raw rows; made for ", impl.limits.tasks,
+                                                     " and ", impl.limits.rows));
   }
-  if (effort < 0 || effort > 3) return absl::InvalidArgumentError(absl::StrCat("tq batch: effort 0 to 3, not ", effort));
+  if (effort < 0 || effort > 3)
+    return absl::InvalidArgumentError(absl::StrCat("tq batch: effort 0 to 3, not ", effort));
   for (size_t i = 0; i < tasks.size(); ++i) QUIRE_RETURN_IF_ERROR(impl.Check(i, tasks[i]));
   uint64_t reports = 0;
   for (const ShapedTask& shaped : tasks) reports += shaped.heads;
   for (const RowsTask& task : rows) reports += task.heads;
   if (impl.encode() && reports > impl.limits.reports) {
-    return absl::ResourceExhaustedError(absl::StrCat("tq batch: ", reports, " heads; made for ", impl.limits.reports));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("tq batch: ", reports, " heads; made for ", impl.limits.reports));
   }
   impl.tasks.assign(tasks.begin(), tasks.end());
   impl.rows.assign(rows.begin(), rows.end());
@@ -186,8 +208,8 @@ absl::Status TqBatch::Set(std::span<const ShapedTask> tasks, std::span<const Row
   return absl::OkStatus();
 }
 
-// Gives out the reports, and puts the tasks into the pinned memory in runs of one shape. One shape is the common case: then the
-// order stays.
+// Gives out the reports, and puts the tasks into the pinned memory in runs of one shape. One shape is the
+// common case: then the order stays.
 void TqBatch::Impl::FillHost() {
   uint32_t next = 0;
   for (ShapedTask& shaped : tasks) next = (shaped.task.report = next) + shaped.heads;
@@ -221,9 +243,11 @@ void TqBatch::Impl::FillHost() {
 absl::Status TqBatch::Upload(StreamRef stream) {
   Impl& impl = *impl_;
   size_t task_bytes = impl.tasks.size() * sizeof(TqTask), row_bytes = impl.rows.size() * sizeof(RowsTask);
-  if (task_bytes > 0) QUIRE_RETURN_IF_ERROR(CopyToDevice(stream, impl.host.data(), task_bytes, impl.device.data()));
+  if (task_bytes > 0)
+    QUIRE_RETURN_IF_ERROR(CopyToDevice(stream, impl.host.data(), task_bytes, impl.device.data()));
   if (row_bytes > 0) {
-    QUIRE_RETURN_IF_ERROR(CopyToDevice(stream, impl.host.data() + impl.rows_at, row_bytes, impl.device.data() + impl.rows_at));
+    QUIRE_RETURN_IF_ERROR(
+        CopyToDevice(stream, impl.host.data() + impl.rows_at, row_bytes, impl.device.data() + impl.rows_at));
   }
   impl.uploaded = true;
   return absl::OkStatus();
@@ -245,17 +269,20 @@ absl::Status TqBatch::Launch(StreamRef stream) const {
     launch.multiprocessors = impl.codec->device().multiprocessors;
     if (impl.encode()) {
       launch.image = (group.dtype == DType::kBf16 ? entry.bf16_image : entry.f16_image).data();
-      QUIRE_CUDA_RETURN_IF_ERROR(group.fast ? LaunchFastEncode(launch, entry.encode, handle) : LaunchEncode(launch, impl.effort, handle));
+      QUIRE_CUDA_RETURN_IF_ERROR(group.fast ? LaunchFastEncode(launch, entry.encode, handle)
+                                            : LaunchEncode(launch, impl.effort, handle));
     } else {
       launch.image = entry.decode_image.data();
-      QUIRE_CUDA_RETURN_IF_ERROR(group.fast ? LaunchFastDecode(launch, entry.decode, handle) : LaunchDecode(launch, handle));
+      QUIRE_CUDA_RETURN_IF_ERROR(group.fast ? LaunchFastDecode(launch, entry.decode, handle)
+                                            : LaunchDecode(launch, handle));
     }
   }
   if (!impl.rows.empty() && impl.max_row_heads > 0) {
     auto* rows = reinterpret_cast<const RowsTask*>(impl.device.data() + impl.rows_at);
     auto count = static_cast<uint32_t>(impl.rows.size());
-    QUIRE_CUDA_RETURN_IF_ERROR(impl.encode() ? LaunchStoreRows(rows, count, impl.max_row_heads, impl.device_reports(), handle)
-                                             : LaunchLoadRows(rows, count, impl.max_row_heads, handle));
+    QUIRE_CUDA_RETURN_IF_ERROR(
+        impl.encode() ? LaunchStoreRows(rows, count, impl.max_row_heads, impl.device_reports(), handle)
+                      : LaunchLoadRows(rows, count, impl.max_row_heads, handle));
   }
   return absl::OkStatus();
 }
@@ -264,11 +291,16 @@ absl::Status TqBatch::Run(StreamRef stream) {
   if (!impl_->uploaded) QUIRE_RETURN_IF_ERROR(Upload(stream));
   QUIRE_RETURN_IF_ERROR(Launch(stream));
   if (!impl_->encode() || impl_->reports == 0) return absl::OkStatus();
-  return CopyToHost(stream, impl_->device_reports(), impl_->reports * sizeof(TqReport), impl_->host_reports());
+  return CopyToHost(stream, impl_->device_reports(), impl_->reports * sizeof(TqReport),
+                    impl_->host_reports());
 }
 
-const TqReport& TqBatch::report(size_t task, uint32_t head) const { return impl_->host_reports()[impl_->tasks[task].task.report + head]; }
-const TqReport& TqBatch::row_report(size_t row, uint32_t head) const { return impl_->host_reports()[impl_->rows[row].report + head]; }
+const TqReport& TqBatch::report(size_t task, uint32_t head) const {
+  return impl_->host_reports()[impl_->tasks[task].task.report + head];
+}
+const TqReport& TqBatch::row_report(size_t row, uint32_t head) const {
+  return impl_->host_reports()[impl_->rows[row].report + head];
+}
 
 absl::Status TqBatch::CheckReports() const {
   static constexpr const char* kNames[] = {"K", "V", "K"};
@@ -276,8 +308,9 @@ absl::Status TqBatch::CheckReports() const {
     const ShapedTask& shaped = impl_->tasks[i];
     for (uint32_t h = 0; h < shaped.heads; ++h) {
       if (int bad = report(i, h).bad_token; bad >= 0) {
-        return absl::InvalidArgumentError(absl::StrCat("layer ", shaped.layer, ", head ", shaped.first_head + h, ", token ", bad, ": ",
-                                                       kNames[shaped.task.kind], " has a NaN, an infinity or a norm beyond the codec's range"));
+        return absl::InvalidArgumentError(absl::StrCat(
+            "layer ", shaped.layer, ", head ", shaped.first_head + h, ", token ", bad, ": ",
+            kNames[shaped.task.kind], " has a NaN, an infinity or a norm beyond the codec's range"));
       }
     }
   }
@@ -285,8 +318,9 @@ absl::Status TqBatch::CheckReports() const {
     const RowsTask& task = impl_->rows[i];
     for (uint32_t h = 0; h < task.heads; ++h) {
       if (const TqReport& report = row_report(i, h); report.bad_token >= 0) {
-        return absl::InvalidArgumentError(absl::StrCat("layer ", task.layer, ", head ", task.first_head + h, ", token ", report.bad_token, ": ",
-                                                       report.bad_value ? "V" : "K", " has a NaN or an infinity"));
+        return absl::InvalidArgumentError(
+            absl::StrCat("layer ", task.layer, ", head ", task.first_head + h, ", token ", report.bad_token,
+                         ": ", report.bad_value ? "V" : "K", " has a NaN or an infinity"));
       }
     }
   }

@@ -1,11 +1,13 @@
-// Encoding and decoding many heads of many blocks and layers with `tq` on the device: one launch a shape, whatever the number of
-// blocks. The bytes are those of core/block's objects; a block coded here and one coded by core/codec can stand in one chain.
+// Encoding and decoding many heads of many blocks and layers with `tq` on the device: one launch a shape,
+// whatever the number of blocks. The bytes are those of core/block's objects; a block coded here and one
+// coded by core/codec can stand in one chain.
 //
 //   TqCodec   the constants of one rotation seed on one device; made once, shared
-//   TqBatch   a list of tasks with its memory on both sides, used again and again; cuda/block_batch.h fills it from whole blocks
+//   TqBatch   a list of tasks with its memory on both sides, used again and again; cuda/block_batch.h fills
+//   it from whole blocks
 //
-// Nothing here waits for the device, except where it says so. Not for a device: raw layers whose tensors are not of the layout's
-// type. Checksums and headers are the host's business.
+// Nothing here waits for the device, except where it says so. Not for a device: raw layers whose tensors are
+// not of the layout's type. Checksums and headers are the host's business.
 #pragma once
 
 #include <array>
@@ -27,8 +29,9 @@ namespace quire::cuda {
 // Immutable and thread-safe after Create.
 class TqCodec {
  public:
-  // Allocates and fills the tables of these head sizes on the current device, and waits for that. INVALID_ARGUMENT for a head size that
-  // the codec does not have, UNIMPLEMENTED for one that the device has too little shared memory for.
+  // Allocates and fills the tables of these head sizes on the current device, and waits for that.
+  // INVALID_ARGUMENT for a head size that the codec does not have, UNIMPLEMENTED for one that the device has
+  // too little shared memory for.
   static absl::StatusOr<std::shared_ptr<const TqCodec>> Create(uint64_t seed, std::span<const uint32_t> dims);
   ~TqCodec();
 
@@ -44,7 +47,8 @@ class TqCodec {
   std::unique_ptr<Impl> impl_;
 };
 
-// A task and the shape that its kernel is chosen by. `place` names it in messages: the layer, and the first head.
+// A task and the shape that its kernel is chosen by. `place` names it in messages: the layer, and the first
+// head.
 struct ShapedTask {
   TqTask task;
   uint32_t dim = 0, heads = 0;
@@ -52,8 +56,8 @@ struct ShapedTask {
   uint32_t layer = 0, first_head = 0;
 };
 
-// One batch: set, run, wait, look at the reports, set again. Not thread-safe. Memory: 128 bytes a task and 32 a report, on the
-// device and pinned on the host, allocated by Create and never again.
+// One batch: set, run, wait, look at the reports, set again. Not thread-safe. Memory: 128 bytes a task and 32
+// a report, on the device and pinned on the host, allocated by Create and never again.
 class TqBatch {
  public:
   enum class Direction { kEncode, kDecode };
@@ -61,17 +65,19 @@ class TqBatch {
   struct Limits {
     uint32_t tasks = 0, reports = 0, rows = 0;
   };
-  static absl::StatusOr<TqBatch> Create(std::shared_ptr<const TqCodec> codec, Direction direction, const Limits& limits);
+  static absl::StatusOr<TqBatch> Create(std::shared_ptr<const TqCodec> codec, Direction direction,
+                                        const Limits& limits);
   TqBatch(TqBatch&&) noexcept;
   TqBatch& operator=(TqBatch&&) noexcept;
   ~TqBatch();
 
-  // Replaces the tasks. Checks every shape: INVALID_ARGUMENT naming the task, the field, the limit and the value; RESOURCE_EXHAUSTED over
-  // a limit. Reports are given out in the order of the tasks, one a head; `report` fields are set by this.
-  // REQUIRES: the device is done with the last Run.
+  // Replaces the tasks. Checks every shape: INVALID_ARGUMENT naming the task, the field, the limit and the
+  // value; RESOURCE_EXHAUSTED over a limit. Reports are given out in the order of the tasks, one a head;
+  // `report` fields are set by this. REQUIRES: the device is done with the last Run.
   absl::Status Set(std::span<const ShapedTask> tasks, std::span<const RowsTask> rows, int effort);
 
-  // Enqueues the upload of the tasks (once after each Set), the kernels, and for an encoder the download of the reports.
+  // Enqueues the upload of the tasks (once after each Set), the kernels, and for an encoder the download of
+  // the reports.
   absl::Status Run(StreamRef stream);
   // The kernels alone. REQUIRES: a Run before it on the same stream, or an Upload.
   absl::Status Upload(StreamRef stream);

@@ -1,4 +1,5 @@
-// Inside cuda/: the kernels' launchers. Shapes are checked by then (tq_codec.cc); these know pointers, sizes and a stream.
+// Inside cuda/: the kernels' launchers. Shapes are checked by then (tq_codec.cc); these know pointers, sizes
+// and a stream.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -29,12 +30,14 @@ cudaError_t LaunchDecode(const TqLaunch& launch, cudaStream_t stream);
 size_t EncodeSharedBytes(uint32_t dim);
 size_t DecodeSharedBytes(uint32_t dim);
 
-// REQUIRES: IsFastDim(dim), sm_90a, rows on 16 bytes, no effort; encode: bf16 or f16, bits ≤ 4; decode: kept bits ≤ 4.
+// REQUIRES: IsFastDim(dim), sm_90a, rows on 16 bytes, no effort; encode: bf16 or f16, bits ≤ 4; decode: kept
+// bits ≤ 4.
 cudaError_t LaunchFastEncode(const TqLaunch& launch, const FastEncodeTable& table, cudaStream_t stream);
 cudaError_t LaunchFastDecode(const TqLaunch& launch, const FastDecodeTable& table, cudaStream_t stream);
 
 // Raw rows into their objects, with the check for NaN and infinity, and back.
-cudaError_t LaunchStoreRows(const RowsTask* tasks, uint32_t count, uint32_t max_heads, TqReport* reports, cudaStream_t stream);
+cudaError_t LaunchStoreRows(const RowsTask* tasks, uint32_t count, uint32_t max_heads, TqReport* reports,
+                            cudaStream_t stream);
 cudaError_t LaunchLoadRows(const RowsTask* tasks, uint32_t count, uint32_t max_heads, cudaStream_t stream);
 
 }  // namespace quire::cuda

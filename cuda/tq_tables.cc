@@ -35,7 +35,9 @@ std::vector<std::vector<float>> RotationColumns(uint32_t dim, uint64_t seed) {
   return columns;
 }
 
-size_t ImageIndex(uint32_t dim, uint32_t n, uint32_t k) { return (n / 8) * 64 + (k / 8) * 8 * size_t{dim} + (n % 8) * 8 + k % 8; }
+size_t ImageIndex(uint32_t dim, uint32_t n, uint32_t k) {
+  return (n / 8) * 64 + (k / 8) * 8 * size_t{dim} + (n % 8) * 8 + k % 8;
+}
 
 uint32_t ColumnChannel(uint32_t dim, uint32_t column) { return FragmentChannel(dim, column / 8, column % 8); }
 
@@ -73,8 +75,9 @@ void Solve(double a[kTerms][kTerms], double* b, double* x) {
   }
 }
 
-// g(u) = coefficients[0] + … + coefficients[4] u⁴ with g(threshold k) = step · k − 1/2, as near as the density there makes it count, and
-// on to where no threshold is, so that it rises to the end: points of no weight to speak of.
+// g(u) = coefficients[0] + … + coefficients[4] u⁴ with g(threshold k) = step · k − 1/2, as near as the
+// density there makes it count, and on to where no threshold is, so that it rises to the end: points of no
+// weight to speak of.
 void FitIndex(const Codebook& book, double* coefficients) {
   const std::vector<double>& t = book.thresholds();
   int step = 1 << (4 - book.bits());
@@ -92,9 +95,11 @@ void FitIndex(const Codebook& book, double* coefficients) {
       for (int j = 0; j < kTerms; ++j) a[i][j] += weight * powers[i] * powers[j];
     }
   };
-  for (size_t k = 0; k < t.size(); ++k) add(t[k], step * (static_cast<double>(k) + 1) - 0.5, std::exp(-t[k] * t[k] / 2));
+  for (size_t k = 0; k < t.size(); ++k)
+    add(t[k], step * (static_cast<double>(k) + 1) - 0.5, std::exp(-t[k] * t[k] / 2));
   double last = t.back(), top = step * static_cast<double>(t.size()) - 0.5;
-  for (double beyond : {0.5, 1.0, 2.0, 4.0, 8.0, 14.0}) add(last + beyond, top + 2.5 * beyond, 1e-4 / std::pow(1 + beyond / last, 10));
+  for (double beyond : {0.5, 1.0, 2.0, 4.0, 8.0, 14.0})
+    add(last + beyond, top + 2.5 * beyond, 1e-4 / std::pow(1 + beyond / last, 10));
   add(0, -0.49, 1e-5);
   Solve(a, b, coefficients);
 }
@@ -109,19 +114,22 @@ DimTable MakeDimTable(uint32_t dim, uint64_t seed) {
   constexpr uint64_t kGolden = 0x9E3779B97F4A7C15u;  // core/codec/rotation.h tells the signs
   uint64_t base = Mix64(seed + kGolden);
   for (uint64_t round = 0; round < 2; ++round) {
-    for (uint64_t w = 0; w < kMaxCodecDim / 64; ++w) table.signs[round][w] = Mix64(base + (16 * round + w + 1) * kGolden);
+    for (uint64_t w = 0; w < kMaxCodecDim / 64; ++w)
+      table.signs[round][w] = Mix64(base + (16 * round + w + 1) * kGolden);
   }
   for (uint32_t j = 0; j < table.odd; ++j) {
     for (uint32_t k = 0; k < table.odd; ++k) {
       double angle = 2 * std::numbers::pi * (j * k % table.odd) / table.odd;
-      table.hartley[j * table.odd + k] = static_cast<float>((std::cos(angle) + std::sin(angle)) / std::sqrt(static_cast<double>(table.odd)));
+      table.hartley[j * table.odd + k] =
+          static_cast<float>((std::cos(angle) + std::sin(angle)) / std::sqrt(static_cast<double>(table.odd)));
     }
   }
   for (int bits = kMinBits; bits <= kMaxCodeBits; ++bits) {
     const Codebook& book = Codebook::Get(dim, bits);
     BookTable& out = table.books[bits - kMinBits];
     std::copy(book.float_thresholds().begin(), book.float_thresholds().end(), out.thresholds);
-    for (int kept = 1; kept <= bits; ++kept) std::copy_n(book.table(kept), 1 << (kept - 1), out.centroids[kept]);
+    for (int kept = 1; kept <= bits; ++kept)
+      std::copy_n(book.table(kept), 1 << (kept - 1), out.centroids[kept]);
     for (int level = 0; level < 4; ++level) out.ratio[level] = RatioOf(book, level);
   }
   return table;
@@ -134,7 +142,8 @@ FastEncodeTable MakeFastEncodeTable(uint32_t dim) {
     const Codebook& book = Codebook::Get(dim, bits);
     double coefficients[kTerms];
     FitIndex(book, coefficients);
-    for (int i = 0; i < kTerms; ++i) table.index[bits - 2][i] = TwoHalves(coefficients[kTerms - 1 - i] / kIndexScale);
+    for (int i = 0; i < kTerms; ++i)
+      table.index[bits - 2][i] = TwoHalves(coefficients[kTerms - 1 - i] / kIndexScale);
     table.mask[bits - 2] = 0x01010101u * (8 - (1u << (4 - bits)));
     for (int level = 0; level < 3; ++level) {
       table.centroids[bits - 2][level] = MakeNibbleTable(book, KeptBits(bits, level));
@@ -148,7 +157,8 @@ FastDecodeTable MakeFastDecodeTable(uint32_t dim) {
   FastDecodeTable table{};
   for (int bits = kMinBits; bits <= kMaxCodeBits; ++bits) {
     const Codebook& book = Codebook::Get(dim, bits);
-    for (int kept = 2; kept <= std::min(bits, 4); ++kept) table.centroids[bits - 2][kept - 2] = MakeNibbleTable(book, kept);
+    for (int kept = 2; kept <= std::min(bits, 4); ++kept)
+      table.centroids[bits - 2][kept - 2] = MakeNibbleTable(book, kept);
     for (int level = 0; level < 4; ++level) table.ratio[bits - 2][level] = RatioOf(book, level);
   }
   return table;
@@ -175,7 +185,8 @@ std::vector<uint16_t> DecodeImage(uint32_t dim, uint64_t seed) {
   auto columns = RotationColumns(dim, seed);
   std::vector<uint16_t> image(size_t{dim} * dim);
   for (uint32_t n = 0; n < dim; ++n) {
-    for (uint32_t k = 0; k < dim; ++k) image[ImageIndex(dim, n, k)] = ToF16(columns[ColumnChannel(dim, n)][ColumnChannel(dim, k)]);
+    for (uint32_t k = 0; k < dim; ++k)
+      image[ImageIndex(dim, n, k)] = ToF16(columns[ColumnChannel(dim, n)][ColumnChannel(dim, k)]);
   }
   return image;
 }

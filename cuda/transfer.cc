@@ -12,22 +12,29 @@ constexpr size_t kAlignment = 256;
 
 size_t RoundUp(size_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; }
 
-// `count` blocks between the host and a slot's chunk, where they stand one after the other, each on kAlignment: a run of blocks of one
-// size at one distance within `arena` is one copy. `host(i)` and `bytes(i)` are the slices of block i.
+// `count` blocks between the host and a slot's chunk, where they stand one after the other, each on
+// kAlignment: a run of blocks of one size at one distance within `arena` is one copy. `host(i)` and
+// `bytes(i)` are the slices of block i.
 template <typename Host, typename BytesOf>
-absl::Status CopyBlocks(StreamRef stream, std::span<const uint8_t> arena, size_t count, Host host, BytesOf bytes, uint8_t* device, bool up) {
-  auto inside = [&](size_t i) { return host(i) >= arena.data() && host(i) + bytes(i) <= arena.data() + arena.size(); };
+absl::Status CopyBlocks(StreamRef stream, std::span<const uint8_t> arena, size_t count, Host host,
+                        BytesOf bytes, uint8_t* device, bool up) {
+  auto inside = [&](size_t i) {
+    return host(i) >= arena.data() && host(i) + bytes(i) <= arena.data() + arena.size();
+  };
   for (size_t i = 0; i < count;) {
     size_t run = 1, width = bytes(i), device_pitch = RoundUp(width);
     ptrdiff_t pitch = i + 1 < count && inside(i) && inside(i + 1) ? host(i + 1) - host(i) : 0;
-    auto follows = [&](size_t k) { return k < count && inside(k) && bytes(k) == width && host(k) - host(k - 1) == pitch; };
+    auto follows = [&](size_t k) {
+      return k < count && inside(k) && bytes(k) == width && host(k) - host(k - 1) == pitch;
+    };
     while (pitch >= static_cast<ptrdiff_t>(width) && follows(i + run)) ++run;
     if (run > 1) {
       auto host_pitch = static_cast<size_t>(pitch);
       QUIRE_RETURN_IF_ERROR(up ? CopyRows(stream, host(i), host_pitch, device, device_pitch, width, run)
                                : CopyRows(stream, device, device_pitch, host(i), host_pitch, width, run));
     } else {
-      QUIRE_RETURN_IF_ERROR(up ? CopyToDevice(stream, host(i), width, device) : CopyToHost(stream, device, width, host(i)));
+      QUIRE_RETURN_IF_ERROR(up ? CopyToDevice(stream, host(i), width, device)
+                               : CopyToHost(stream, device, width, host(i)));
     }
     device += run * device_pitch;
     i += run;
@@ -102,12 +109,15 @@ Transfer::~Transfer() {
   for (Impl::Slot& slot : impl_->slots) (void)impl_->Reclaim(slot);
 }
 
-absl::StatusOr<Transfer> Transfer::Create(std::shared_ptr<const TqCodec> codec, const BlockShape& shape, const Options& options) {
-  if (options.slots < 2 || options.slots > 16) return absl::InvalidArgumentError(absl::StrCat("transfer: 2 to 16 slots, not ", options.slots));
+absl::StatusOr<Transfer> Transfer::Create(std::shared_ptr<const TqCodec> codec, const BlockShape& shape,
+                                          const Options& options) {
+  if (options.slots < 2 || options.slots > 16)
+    return absl::InvalidArgumentError(absl::StrCat("transfer: 2 to 16 slots, not ", options.slots));
   if (options.chunk_blocks < 1) return absl::InvalidArgumentError("transfer: a chunk has at least one block");
   QUIRE_ASSIGN_OR_RETURN(Event begin, Event::Create());
   auto impl = std::make_unique<Impl>(Impl{std::move(codec), shape, options, {}, std::move(begin)});
-  size_t largest = std::max(impl->SliceBytes(true, shape.map(true).levels()), impl->SliceBytes(false, shape.map(false).levels()));
+  size_t largest = std::max(impl->SliceBytes(true, shape.map(true).levels()),
+                            impl->SliceBytes(false, shape.map(false).levels()));
   size_t chunk = std::max(RoundUp(options.chunk_bytes), RoundUp(largest));
   TqBatch::Limits limits = shape.TasksPerBlock();
   limits.tasks *= options.chunk_blocks;
@@ -122,7 +132,15 @@ absl::StatusOr<Transfer> Transfer::Create(std::shared_ptr<const TqCodec> codec, 
     size_t lists = encode.memory_bytes() + decode.memory_bytes();
     impl->device_bytes += chunk + lists;
     impl->pinned_bytes += lists;
-    impl->slots.push_back({std::move(stream), std::move(done), std::move(encode), std::move(decode), std::move(codes), {}, false, {}, {}});
+    impl->slots.push_back({std::move(stream),
+                           std::move(done),
+                           std::move(encode),
+                           std::move(decode),
+                           std::move(codes),
+                           {},
+                           false,
+                           {},
+                           {}});
   }
   return Transfer(std::move(impl));
 }
@@ -134,7 +152,9 @@ absl::Status Transfer::Impl::RestoreChunk(Slot& slot, std::span<const RestoreIte
   slot.tasks.Clear();
   uint8_t* at = slot.codes.data();
   if (path == Path::kCopy) {
-    auto host = [&](size_t i) { return const_cast<uint8_t*>(items[i].object) + shape.map(items[i].first_block).header_bytes(); };
+    auto host = [&](size_t i) {
+      return const_cast<uint8_t*>(items[i].object) + shape.map(items[i].first_block).header_bytes();
+    };
     auto bytes = [&](size_t i) { return SliceBytes(items[i].first_block, items[i].levels); };
     QUIRE_RETURN_IF_ERROR(CopyBlocks(slot.stream.ref(), options.arena, items.size(), host, bytes, at, true));
   }
@@ -154,11 +174,14 @@ absl::Status Transfer::Restore(std::span<const RestoreItem> items, Path path, St
   Impl& impl = *impl_;
   for (const RestoreItem& item : items) {
     int most = impl.shape.map(item.first_block).levels();
-    if (item.levels < 1 || item.levels > most) return absl::InvalidArgumentError(absl::StrCat("transfer: 1 to ", most, " levels, not ", item.levels));
+    if (item.levels < 1 || item.levels > most)
+      return absl::InvalidArgumentError(absl::StrCat("transfer: 1 to ", most, " levels, not ", item.levels));
   }
   QUIRE_RETURN_IF_ERROR(impl.begin.Record(stream));
   for (size_t first = 0; first < items.size();) {
-    Chunk chunk = impl.NextChunk(first, items.size(), [&](size_t i) { return path == Path::kZeroCopy ? 0 : impl.SliceBytes(items[i].first_block, items[i].levels); });
+    Chunk chunk = impl.NextChunk(first, items.size(), [&](size_t i) {
+      return path == Path::kZeroCopy ? 0 : impl.SliceBytes(items[i].first_block, items[i].levels);
+    });
     Impl::Slot& slot = impl.slots[impl.next++ % impl.slots.size()];
     QUIRE_RETURN_IF_ERROR(impl.Reclaim(slot));
     QUIRE_RETURN_IF_ERROR(impl.begin.WaitOn(slot.stream.ref()));
@@ -189,7 +212,9 @@ absl::Status Transfer::Impl::OffloadChunk(Slot& slot, std::span<const OffloadIte
   QUIRE_RETURN_IF_ERROR(slot.encode.Run(slot.stream.ref()));
   if (path == Path::kZeroCopy) return absl::OkStatus();
   auto host = [&](size_t i) { return items[i].object + shape.map(items[i].first_block).header_bytes(); };
-  auto bytes = [&](size_t i) { return SliceBytes(items[i].first_block, shape.map(items[i].first_block).levels()); };
+  auto bytes = [&](size_t i) {
+    return SliceBytes(items[i].first_block, shape.map(items[i].first_block).levels());
+  };
   return CopyBlocks(slot.stream.ref(), options.arena, items.size(), host, bytes, slot.codes.data(), false);
 }
 
@@ -198,11 +223,13 @@ absl::Status Transfer::Impl::FinishOffload(Slot& slot, const OnOffloaded& done) 
   Chunk chunk = std::exchange(slot.chunk, {});
   if (chunk.count == 0) return absl::OkStatus();
   QUIRE_RETURN_IF_ERROR(slot.encode.CheckReports());
-  for (size_t i = 0; i < chunk.count; ++i) QUIRE_RETURN_IF_ERROR(done(chunk.first + i, slot.encode, slot.first_tasks[i]));
+  for (size_t i = 0; i < chunk.count; ++i)
+    QUIRE_RETURN_IF_ERROR(done(chunk.first + i, slot.encode, slot.first_tasks[i]));
   return absl::OkStatus();
 }
 
-absl::Status Transfer::Offload(std::span<const OffloadItem> items, Path path, StreamRef stream, const OnOffloaded& done) {
+absl::Status Transfer::Offload(std::span<const OffloadItem> items, Path path, StreamRef stream,
+                               const OnOffloaded& done) {
   Impl& impl = *impl_;
   QUIRE_RETURN_IF_ERROR(impl.begin.Record(stream));
   absl::Status status;

@@ -43,8 +43,11 @@ struct Line {
 };
 
 void Print(const Line& line) {
-  std::printf("{\"name\":\"%s\",\"value\":%.5g,\"unit\":\"%s\",\"baseline\":\"%s\",\"baseline_value\":%.5g,\"ratio\":%.4f", line.name.c_str(),
-              line.value, line.unit.c_str(), line.baseline.c_str(), line.baseline_value, line.ratio);
+  std::printf(
+      "{\"name\":\"%s\",\"value\":%.5g,\"unit\":\"%s\",\"baseline\":\"%s\",\"baseline_value\":%.5g,\"ratio\":"
+      "%.4f",
+      line.name.c_str(), line.value, line.unit.c_str(), line.baseline.c_str(), line.baseline_value,
+      line.ratio);
   if (line.goal > 0) std::printf(",\"goal\":%.3f", line.goal);
   std::printf(",\"context\":\"%s\"}\n", line.context.c_str());
   std::fflush(stdout);
@@ -70,7 +73,8 @@ class Prefix {
  public:
   static constexpr uint32_t kLayers = 32, kHeads = 8;
 
-  Prefix(const Stream& stream, uint32_t dim, const std::string& spec, uint32_t blocks) : dim_(dim), blocks_(blocks) {
+  Prefix(const Stream& stream, uint32_t dim, const std::string& spec, uint32_t blocks)
+      : dim_(dim), blocks_(blocks) {
     Layout layout = Layout::Uniform(Digest(), kLayers, kHeads, dim);
     layout.rotation_seed = 1;
     shape_ = Check(BlockShape::Create(layout, Part::Whole(layout), Check(CodecSpec::Parse(spec))));
@@ -79,7 +83,8 @@ class Prefix {
     object_pitch_ = (object_bytes_ + 255) / 256 * 256;
     raw_ = Check(DeviceBuffer::Allocate(raw_bytes()));
     coded_ = Check(DeviceBuffer::Allocate(blocks * object_pitch_));
-    for (uint32_t i = 0; i < blocks * kLayers * 2; ++i) Check(RandomBf16(stream.ref(), Tensor(i), TensorElements(), dim, i % 2 == 0));
+    for (uint32_t i = 0; i < blocks * kLayers * 2; ++i)
+      Check(RandomBf16(stream.ref(), Tensor(i), TensorElements(), dim, i % 2 == 0));
   }
 
   size_t TensorElements() const { return size_t{kBlockTokens} * kHeads * dim_; }
@@ -97,18 +102,21 @@ class Prefix {
     std::vector<MutableLayerView> views(kLayers);
     for (uint32_t l = 0; l < kLayers; ++l) {
       for (int s = 0; s < 2; ++s) {
-        (s == 0 ? views[l].key : views[l].value) = {Tensor((block * kLayers + l) * 2 + s), DType::kBf16, static_cast<ptrdiff_t>(kHeads * dim_), dim_};
+        (s == 0 ? views[l].key : views[l].value) = {Tensor((block * kLayers + l) * 2 + s), DType::kBf16,
+                                                    static_cast<ptrdiff_t>(kHeads * dim_), dim_};
       }
     }
     return views;
   }
 
   // Tasks of blocks [first, first + count), `kind` 0 or 1 alone, or both (2).
-  TqBatch Batch(TqBatch::Direction direction, uint32_t first, uint32_t count, int levels, int kind, const uint8_t* objects = nullptr) const {
+  TqBatch Batch(TqBatch::Direction direction, uint32_t first, uint32_t count, int levels, int kind,
+                const uint8_t* objects = nullptr) const {
     BlockTasks tasks;
     for (uint32_t b = first; b < first + count; ++b) {
       std::vector<MutableLayerView> views = Views(b);
-      uint8_t* object = (objects != nullptr ? const_cast<uint8_t*>(objects) : coded_.data()) + b * object_pitch_;
+      uint8_t* object =
+          (objects != nullptr ? const_cast<uint8_t*>(objects) : coded_.data()) + b * object_pitch_;
       if (direction == TqBatch::Direction::kDecode) {
         Check(tasks.AddDecode(shape_, false, levels, object, views));
       } else {
@@ -121,7 +129,9 @@ class Prefix {
       }
     }
     if (kind < 2) std::erase_if(tasks.tasks, [&](const ShapedTask& t) { return t.task.kind != kind; });
-    TqBatch batch = Check(TqBatch::Create(codec_, direction, {static_cast<uint32_t>(tasks.tasks.size()), static_cast<uint32_t>(tasks.tasks.size()) * kHeads, 0}));
+    TqBatch batch = Check(TqBatch::Create(
+        codec_, direction,
+        {static_cast<uint32_t>(tasks.tasks.size()), static_cast<uint32_t>(tasks.tasks.size()) * kHeads, 0}));
     Check(batch.Set(tasks.tasks, {}, 0));
     return batch;
   }
@@ -132,7 +142,8 @@ class Prefix {
     const LayerCodec& codec = shape_.codecs()[0];
     for (int level = 0; level < levels; ++level) {
       TqSlice parts = TqSlice::At(level, dim_, codec.k_bits, dim_, codec.v_bits);
-      bytes += kind == 0 ? parts.k_mean.length + parts.scalars.length + parts.k_scales.length + parts.k_planes.length
+      bytes += kind == 0 ? parts.k_mean.length + parts.scalars.length + parts.k_scales.length +
+                               parts.k_planes.length
                          : parts.v_scales.length + parts.v_planes.length;
     }
     return bytes;
@@ -146,13 +157,16 @@ class Prefix {
   DeviceBuffer raw_, coded_;
 };
 
-double PlainMilliseconds(const Stream& stream, const Prefix& prefix, int repeats, size_t coded, bool encode, size_t heads) {
+double PlainMilliseconds(const Stream& stream, const Prefix& prefix, int repeats, size_t coded, bool encode,
+                         size_t heads) {
   size_t raw = prefix.TensorElements() * 2 / Prefix::kHeads;
   double best = 1e9;
   for (int variant = 0; variant < kPlainVariants; ++variant) {
     best = std::min(best, Milliseconds(stream, repeats, [&](int) {
-                      Check(encode ? PlainMove(stream.ref(), variant, prefix.raw().data(), raw, prefix.coded().data(), coded, heads)
-                                   : PlainMove(stream.ref(), variant, prefix.coded().data(), coded, prefix.raw().data(), raw, heads));
+                      Check(encode ? PlainMove(stream.ref(), variant, prefix.raw().data(), raw,
+                                               prefix.coded().data(), coded, heads)
+                                   : PlainMove(stream.ref(), variant, prefix.coded().data(), coded,
+                                               prefix.raw().data(), raw, heads));
                     }));
   }
   return best;
@@ -162,11 +176,14 @@ void BenchCodec(const Stream& stream, const Options& options, uint32_t dim) {
   uint32_t blocks = 128 * 128 / dim;
   Prefix prefix(stream, dim, "tq:k4v4", blocks);
   size_t half = prefix.raw_bytes() / 2;
-  double copy_ms = Milliseconds(stream, options.repeats, [&](int) { Check(CopyOnDevice(stream.ref(), prefix.raw().data(), half, prefix.raw().data() + half)); });
+  double copy_ms = Milliseconds(stream, options.repeats, [&](int) {
+    Check(CopyOnDevice(stream.ref(), prefix.raw().data(), half, prefix.raw().data() + half));
+  });
   double copy = 2.0 * half / copy_ms * 1e-6;  // GB/s
   Check(RandomBf16(stream.ref(), prefix.raw().data() + half, half / 2, dim, true));
   std::string d = "d=" + std::to_string(dim);
-  Print({"gpu.copy", "GB/s", "", d + ", read+write, " + std::to_string(half >> 20) + " MiB", copy, copy, 1, 0});
+  Print(
+      {"gpu.copy", "GB/s", "", d + ", read+write, " + std::to_string(half >> 20) + " MiB", copy, copy, 1, 0});
   size_t heads = size_t{blocks} * Prefix::kLayers * Prefix::kHeads;
   double raw = static_cast<double>(half);
   for (int kind : {0, 1}) {
@@ -177,7 +194,8 @@ void BenchCodec(const Stream& stream, const Options& options, uint32_t dim) {
     double ms = Milliseconds(stream, options.repeats, [&](int) { Check(batch.Launch(stream.ref())); });
     double plain = PlainMilliseconds(stream, prefix, options.repeats, prefix.HeadBytes(kind, 3), true, heads);
     double rate = (raw + coded) / ms * 1e-6;
-    Print({"gpu.encode." + name + "4", "GB/s raw", "device copy", d + ", share of the roofline; plain kernel " + std::to_string((raw + coded) / plain * 1e-6 / copy),
+    Print({"gpu.encode." + name + "4", "GB/s raw", "device copy",
+           d + ", share of the roofline; plain kernel " + std::to_string((raw + coded) / plain * 1e-6 / copy),
            raw / ms * 1e-6, copy, rate / copy, kind == 0 ? 0.75 : 0.84});
     for (int levels = 3; levels >= 1; --levels) {
       // The plain kernel overwrites the codes: encode again.
@@ -185,10 +203,12 @@ void BenchCodec(const Stream& stream, const Options& options, uint32_t dim) {
       TqBatch decode = prefix.Batch(TqBatch::Direction::kDecode, 0, blocks, levels, kind);
       Check(decode.Upload(stream.ref()));
       double dms = Milliseconds(stream, options.repeats, [&](int) { Check(decode.Launch(stream.ref())); });
-      double dplain = PlainMilliseconds(stream, prefix, options.repeats, prefix.HeadBytes(kind, levels), false, heads);
+      double dplain =
+          PlainMilliseconds(stream, prefix, options.repeats, prefix.HeadBytes(kind, levels), false, heads);
       double bytes = raw + static_cast<double>(heads) * prefix.HeadBytes(kind, levels);
-      Print({"gpu.decode." + name + std::to_string(levels + 1), "GB/s raw", "plain kernel", d + ", of copy " + std::to_string(bytes / dms * 1e-6 / copy),
-             raw / dms * 1e-6, raw / dplain * 1e-6, dplain / dms, 0.97});
+      Print({"gpu.decode." + name + std::to_string(levels + 1), "GB/s raw", "plain kernel",
+             d + ", of copy " + std::to_string(bytes / dms * 1e-6 / copy), raw / dms * 1e-6,
+             raw / dplain * 1e-6, dplain / dms, 0.97});
     }
   }
 }
@@ -204,24 +224,31 @@ void BenchLatency(const Stream& stream, const Options& options) {
       Check(batches.back().Upload(stream.ref()));
     }
     double one = Milliseconds(stream, 48, [&](int i) { Check(batches[i % kBlocks].Launch(stream.ref())); });
-    double many = Milliseconds(stream, options.repeats, [&](int) {
-                    for (const TqBatch& batch : batches) Check(batch.Launch(stream.ref()));
-                  }) / kBlocks;
+    double many = Milliseconds(stream, options.repeats,
+                               [&](int) {
+                                 for (const TqBatch& batch : batches) Check(batch.Launch(stream.ref()));
+                               }) /
+                  kBlocks;
     double run = Milliseconds(stream, 48, [&](int i) { Check(batches[i % kBlocks].Run(stream.ref())); });
     double copy = Milliseconds(stream, 48, [&](int i) {
-      Check(CopyOnDevice(stream.ref(), prefix.Tensor(i % kBlocks * 64), prefix.raw_bytes() / kBlocks, prefix.Tensor((i + 7) % kBlocks * 64)));
+      Check(CopyOnDevice(stream.ref(), prefix.Tensor(i % kBlocks * 64), prefix.raw_bytes() / kBlocks,
+                         prefix.Tensor((i + 7) % kBlocks * 64)));
     });
     std::vector<double> walls;
     for (int i = 0; i < 48; ++i) {
       auto begin = std::chrono::steady_clock::now();
       Check(batches[i % kBlocks].Run(stream.ref()));
       Check(stream.Synchronize());
-      walls.push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count());
+      walls.push_back(
+          std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count());
     }
     std::sort(walls.begin(), walls.end());
-    Print({encode ? "gpu.encode.block" : "gpu.decode.block", "us", "20 us", "one block of 32 layers, 8 heads, d=128, K and V, by events; in a row " +
-           std::to_string(many * 1e3) + "; with reports " + std::to_string(run * 1e3) + "; host wall " + std::to_string(walls[24]) +
-           "; device copy of the same raw bytes " + std::to_string(copy * 1e3), one * 1e3, 20, one * 1e3 / 20, 1});
+    Print({encode ? "gpu.encode.block" : "gpu.decode.block", "us", "20 us",
+           "one block of 32 layers, 8 heads, d=128, K and V, by events; in a row " +
+               std::to_string(many * 1e3) + "; with reports " + std::to_string(run * 1e3) + "; host wall " +
+               std::to_string(walls[24]) + "; device copy of the same raw bytes " +
+               std::to_string(copy * 1e3),
+           one * 1e3, 20, one * 1e3 / 20, 1});
   }
 }
 
@@ -230,7 +257,9 @@ double WallMilliseconds(int repeats, const std::function<void()>& work) {
   for (int i = 0; i < repeats + 1; ++i) {
     auto begin = std::chrono::steady_clock::now();
     work();
-    if (i > 0) times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count());
+    if (i > 0)
+      times.push_back(
+          std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count());
   }
   std::sort(times.begin(), times.end());
   return times[times.size() / 2];
@@ -264,12 +293,16 @@ void BenchTransfer(const Stream& stream, const Options& options) {
   }
   auto object = [&](uint32_t b) { return host.data() + size_t{b} * prefix.object_pitch(); };
   auto scattered = [](uint32_t b) { return b * 47 % kBlocks; };
-  auto report = [&](const std::string& name, double ms, double pinned, double goal, const std::string& context) {
-    Print({"gpu." + name, "GB/s raw", "pinned copy", context, raw / ms * 1e-6, pinned, raw / ms * 1e-6 / pinned, goal});
+  auto report = [&](const std::string& name, double ms, double pinned, double goal,
+                    const std::string& context) {
+    Print({"gpu." + name, "GB/s raw", "pinned copy", context, raw / ms * 1e-6, pinned,
+           raw / ms * 1e-6 / pinned, goal});
   };
   for (size_t chunk : {size_t{16} << 20, size_t{4} << 20}) {
-    Transfer transfer = Check(Transfer::Create(prefix.codec(), prefix.shape(), {chunk, 64, 3, {host.data(), host.bytes()}}));
-    std::string sizes = "chunks of " + std::to_string(chunk >> 20) + " MiB, " + std::to_string(transfer.device_bytes()) + " bytes of device memory, " +
+    Transfer transfer =
+        Check(Transfer::Create(prefix.codec(), prefix.shape(), {chunk, 64, 3, {host.data(), host.bytes()}}));
+    std::string sizes = "chunks of " + std::to_string(chunk >> 20) + " MiB, " +
+                        std::to_string(transfer.device_bytes()) + " bytes of device memory, " +
                         std::to_string(transfer.pinned_bytes()) + " pinned";
     for (auto path : {Transfer::Path::kCopy, Transfer::Path::kZeroCopy}) {
       bool zero = path == Transfer::Path::kZeroCopy;
@@ -277,19 +310,24 @@ void BenchTransfer(const Stream& stream, const Options& options) {
       std::string how = zero ? "zero-copy, scattered 64-token blocks" : sizes;
       std::vector<Transfer::OffloadItem> out;
       for (uint32_t b = 0; b < kBlocks; ++b) out.push_back({object(zero ? scattered(b) : b), false, read[b]});
-      double ms = WallMilliseconds(repeats, [&] { Check(transfer.Offload(out, path, stream.ref(), [](size_t, const TqBatch&, size_t) { return absl::OkStatus(); })); });
+      double ms = WallMilliseconds(repeats, [&] {
+        Check(transfer.Offload(out, path, stream.ref(),
+                               [](size_t, const TqBatch&, size_t) { return absl::OkStatus(); }));
+      });
       report("offload.4", ms, d2h, zero ? 3.3 : 3.5, how);
       for (int levels = 3; levels >= 1; --levels) {
         for (bool mixed : {false, true}) {
           if (zero != mixed && (zero || chunk < (size_t{16} << 20))) continue;
           std::vector<Transfer::RestoreItem> in;
-          for (uint32_t b = 0; b < kBlocks; ++b) in.push_back({object(mixed ? scattered(b) : b), false, levels, views[b]});
+          for (uint32_t b = 0; b < kBlocks; ++b)
+            in.push_back({object(mixed ? scattered(b) : b), false, levels, views[b]});
           double restore = WallMilliseconds(repeats, [&] {
             Check(transfer.Restore(in, path, stream.ref()));
             Check(stream.Synchronize());
           });
           static constexpr double kGoals[] = {6.8, 4.7, 3.6};
-          report("restore." + std::to_string(levels + 1), restore, h2d, mixed ? (levels == 3 ? 3.3 : 0) : kGoals[levels - 1],
+          report("restore." + std::to_string(levels + 1), restore, h2d,
+                 mixed ? (levels == 3 ? 3.3 : 0) : kGoals[levels - 1],
                  how + (mixed && !zero ? ", scattered blocks gathered" : ""));
         }
       }
@@ -304,7 +342,8 @@ int Main(int argc, char** argv) {
     if (arg.starts_with("--dims=")) {
       options.dims.clear();
       std::stringstream list(arg.substr(7));
-      for (std::string item; std::getline(list, item, ',');) options.dims.push_back(static_cast<uint32_t>(std::stoul(item)));
+      for (std::string item; std::getline(list, item, ',');)
+        options.dims.push_back(static_cast<uint32_t>(std::stoul(item)));
     } else if (arg == "--quick") {
       options.repeats = 7;
     } else {

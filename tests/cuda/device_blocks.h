@@ -14,7 +14,8 @@
 
 namespace quire::cuda {
 
-// The tensors of one block: every stream of every layer in one allocation, token-major or head-major, with padded strides.
+// The tensors of one block: every stream of every layer in one allocation, token-major or head-major, with
+// padded strides.
 struct BlockTensors {
   std::vector<uint8_t> host;
   struct Stream {
@@ -39,7 +40,8 @@ inline BlockTensors MakeTensors(const Layout& layout, const TensorForm& form) {
     auto& streams = tensors.streams.emplace_back();
     for (const StreamLayout& stream : layer.streams) {
       ptrdiff_t row = stream.dim + form.pad;
-      streams.push_back({bytes, form.head_major ? row : row * stream.heads, form.head_major ? row * kBlockTokens : row});
+      streams.push_back(
+          {bytes, form.head_major ? row : row * stream.heads, form.head_major ? row * kBlockTokens : row});
       bytes += (size_t{kBlockTokens} * stream.heads * row * SizeOf(form.dtype) + 255) / 256 * 256;
     }
   }
@@ -64,13 +66,17 @@ std::vector<View> ViewsOf(const BlockTensors& tensors, uint8_t* base) {
   return views;
 }
 
-inline float Get(const BlockTensors& tensors, uint32_t layer, uint32_t stream, uint32_t token, uint32_t head, uint32_t c) {
+inline float Get(const BlockTensors& tensors, uint32_t layer, uint32_t stream, uint32_t token, uint32_t head,
+                 uint32_t c) {
   const auto& s = tensors.streams[layer][stream];
-  return LoadElement(tensors.dtype, tensors.host.data() + s.offset, token * s.token_stride + head * s.head_stride + c);
+  return LoadElement(tensors.dtype, tensors.host.data() + s.offset,
+                     token * s.token_stride + head * s.head_stride + c);
 }
-inline void Put(BlockTensors* tensors, uint32_t layer, uint32_t stream, uint32_t token, uint32_t head, uint32_t c, float value) {
+inline void Put(BlockTensors* tensors, uint32_t layer, uint32_t stream, uint32_t token, uint32_t head,
+                uint32_t c, float value) {
   const auto& s = tensors->streams[layer][stream];
-  StoreElement(tensors->dtype, tensors->host.data() + s.offset, token * s.token_stride + head * s.head_stride + c, value);
+  StoreElement(tensors->dtype, tensors->host.data() + s.offset,
+               token * s.token_stride + head * s.head_stride + c, value);
 }
 
 // Normal values; vectors of different lengths; K with a mean that one channel in 16 carries.

@@ -1,6 +1,4 @@
 // What of cuda/ needs no GPU: the constants that the kernels are given.
-#include "cuda/tq_tables.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -9,6 +7,7 @@
 
 #include "core/base/float16.h"
 #include "core/codec/rotation.h"
+#include "cuda/tq_tables.h"
 
 namespace quire::cuda {
 namespace {
@@ -20,7 +19,8 @@ float Half(uint32_t pair) { return FromF16(static_cast<uint16_t>(pair)); }
 TEST(TablesTest, FragmentColumnsAreAPermutationOfChannels) {
   for (uint32_t dim = kMinCodecDim; dim <= kMaxCodecDim; dim += kCodecDimStep) {
     std::set<uint32_t> channels;
-    for (uint32_t column = 0; column < dim; ++column) channels.insert(FragmentChannel(dim, column / 8, column % 8));
+    for (uint32_t column = 0; column < dim; ++column)
+      channels.insert(FragmentChannel(dim, column / 8, column % 8));
     EXPECT_EQ(channels.size(), dim);
     EXPECT_EQ(*channels.rbegin(), dim - 1);
   }
@@ -43,7 +43,8 @@ TEST(TablesTest, IndexPolynomialsRiseToTheEnd) {
     for (int bits = 2; bits <= 4; ++bits) {
       float last = static_cast<float>(Codebook::Get(dim, bits).thresholds().back());
       for (float u = last + 0.01f; u < 17; u += 0.01f) {
-        ASSERT_EQ(Magnitude(table, bits, u), static_cast<int>(table.mask[bits - 2] & 0xFF)) << "d " << dim << " bits " << bits << " u " << u;
+        ASSERT_EQ(Magnitude(table, bits, u), static_cast<int>(table.mask[bits - 2] & 0xFF))
+            << "d " << dim << " bits " << bits << " u " << u;
       }
     }
   }
@@ -92,7 +93,8 @@ TEST(TablesTest, ImagesHoldTheRotation) {
     }
     for (uint32_t n = 0; n < dim; ++n) {
       float sum = 0;
-      for (uint32_t k = 0; k < dim; ++k) sum += FromF16(at(decode, 0, n, k)) * y[FragmentChannel(dim, k / 8, k % 8)];
+      for (uint32_t k = 0; k < dim; ++k)
+        sum += FromF16(at(decode, 0, n, k)) * y[FragmentChannel(dim, k / 8, k % 8)];
       EXPECT_NEAR(sum, x[FragmentChannel(dim, n / 8, n % 8)], 4e-3);
     }
   }

@@ -1,10 +1,11 @@
 // Every kernel against its CPU twin: core's BlockCodec and BlockReader. Skipped where there is no GPU.
+#include "core/codec/tq.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include "core/codec/planes.h"
-#include "core/codec/tq.h"
 #include "cuda/stream.h"
 #include "tests/cuda/device_blocks.h"
 
@@ -31,7 +32,8 @@ std::string Named(uint32_t dim) { return std::string("d").append(std::to_string(
 
 std::vector<Case> Cases() {
   std::vector<Case> cases;
-  auto add = [&](std::string name, std::vector<LayerLayout> layers, std::string spec, TensorForm form, bool fast, float scale = 1) {
+  auto add = [&](std::string name, std::vector<LayerLayout> layers, std::string spec, TensorForm form,
+                 bool fast, float scale = 1) {
     cases.push_back({std::move(name), std::move(layers), std::move(spec), form, scale, fast});
   };
   constexpr TensorForm kBf16, kF16{DType::kF16}, kF32{DType::kF32};
@@ -55,7 +57,8 @@ std::vector<Case> Cases() {
   add("d128_large", {Plain(8, 128)}, "tq:k4v4", kBf16, true, 1e4f);
   add("d128_f16_large", {Plain(8, 128)}, "tq:k4v4", kF16, true, 1e3f);
   add("d128_small", {Plain(8, 128)}, "tq:k4v4", kBf16, true, 1e-9f);
-  add("mixed", {Plain(2, 64), Plain(3, 128), Latent(576), Plain(2, 64), Plain(2, 256)}, "tq:k4v4,layers=1-1:k6v3,layers=3:k2v2", kBf16, false);
+  add("mixed", {Plain(2, 64), Plain(3, 128), Latent(576), Plain(2, 64), Plain(2, 256)},
+      "tq:k4v4,layers=1-1:k6v3,layers=3:k2v2", kBf16, false);
   return cases;
 }
 
@@ -100,7 +103,8 @@ class TqTest : public ::testing::TestWithParam<Case> {
 
   std::vector<uint8_t> EncodeOnHost(uint32_t index) {
     std::vector<uint8_t> object;
-    absl::Status status = reference_->Encode(spec_, Identity(index), ViewsOf<LayerView>(tensors_, tensors_.host.data()), &object);
+    absl::Status status = reference_->Encode(spec_, Identity(index),
+                                             ViewsOf<LayerView>(tensors_, tensors_.host.data()), &object);
     EXPECT_TRUE(status.ok()) << status;
     return object;
   }
@@ -109,7 +113,8 @@ class TqTest : public ::testing::TestWithParam<Case> {
   absl::StatusOr<std::vector<uint8_t>> EncodeOnDevice(uint32_t index) {
     const SliceMap& map = shape_.map(index == 0);
     std::vector<uint8_t> object(map.ObjectBytes(map.levels()));
-    DeviceBuffer raw = *DeviceBuffer::Allocate(tensors_.host.size()), coded = *DeviceBuffer::Allocate(object.size());
+    DeviceBuffer raw = *DeviceBuffer::Allocate(tensors_.host.size()),
+                 coded = *DeviceBuffer::Allocate(object.size());
     TqBatch batch = *TqBatch::Create(codec_, TqBatch::Direction::kEncode, shape_.TasksPerBlock());
     BlockTasks tasks;
     CheckOk(tasks.AddEncode(shape_, index == 0, ViewsOf<LayerView>(tensors_, raw.data()), coded.data()));
@@ -126,12 +131,15 @@ class TqTest : public ::testing::TestWithParam<Case> {
     return object;
   }
 
-  BlockTensors DecodeOnDevice(uint32_t index, int levels, const std::vector<uint8_t>& object, const TensorForm& form) {
+  BlockTensors DecodeOnDevice(uint32_t index, int levels, const std::vector<uint8_t>& object,
+                              const TensorForm& form) {
     BlockTensors out = MakeTensors(layout_, form);
-    DeviceBuffer raw = *DeviceBuffer::Allocate(out.host.size()), coded = *DeviceBuffer::Allocate(object.size());
+    DeviceBuffer raw = *DeviceBuffer::Allocate(out.host.size()),
+                 coded = *DeviceBuffer::Allocate(object.size());
     TqBatch batch = *TqBatch::Create(codec_, TqBatch::Direction::kDecode, shape_.TasksPerBlock());
     BlockTasks tasks;
-    CheckOk(tasks.AddDecode(shape_, index == 0, levels, coded.data(), ViewsOf<MutableLayerView>(out, raw.data())));
+    CheckOk(tasks.AddDecode(shape_, index == 0, levels, coded.data(),
+                            ViewsOf<MutableLayerView>(out, raw.data())));
     CheckOk(batch.Set(tasks.tasks, tasks.rows, 0));
     CheckOk(CopyToDevice(stream_->ref(), object.data(), object.size(), coded.data()));
     CheckOk(Fill(stream_->ref(), 0xFF, out.host.size(), raw.data()));
@@ -141,7 +149,8 @@ class TqTest : public ::testing::TestWithParam<Case> {
     return out;
   }
 
-  BlockTensors DecodeOnHost(uint32_t index, int levels, const std::vector<uint8_t>& object, const TensorForm& form) {
+  BlockTensors DecodeOnHost(uint32_t index, int levels, const std::vector<uint8_t>& object,
+                            const TensorForm& form) {
     BlockTensors out = MakeTensors(layout_, form);
     auto reader = BlockReader::Open(reference_, Identity(index), Bytes(object));
     EXPECT_TRUE(reader.ok()) << reader.status();
@@ -160,13 +169,15 @@ class TqTest : public ::testing::TestWithParam<Case> {
   void ForEachHead(Visit visit) const {
     for (uint32_t l = 0; l < layout_.layers.size(); ++l) {
       for (uint32_t s = 0; s < layout_.layers[l].streams.size(); ++s) {
-        for (uint32_t h = 0; h < layout_.layers[l].streams[s].heads; ++h) visit(l, s, h, layout_.layers[l].streams[s].dim);
+        for (uint32_t h = 0; h < layout_.layers[l].streams[s].heads; ++h)
+          visit(l, s, h, layout_.layers[l].streams[s].dim);
       }
     }
   }
 
   // Σ (a − b)² and Σ a² over one stream's head.
-  std::pair<double, double> Distance(const BlockTensors& a, const BlockTensors& b, uint32_t l, uint32_t s, uint32_t h, uint32_t dim) const {
+  std::pair<double, double> Distance(const BlockTensors& a, const BlockTensors& b, uint32_t l, uint32_t s,
+                                     uint32_t h, uint32_t dim) const {
     double miss = 0, square = 0;
     for (uint32_t t = 0; t < kBlockTokens; ++t) {
       for (uint32_t c = 0; c < dim; ++c) {
@@ -179,7 +190,8 @@ class TqTest : public ::testing::TestWithParam<Case> {
   }
 
   // Codes as signed cells, [channel][token].
-  std::vector<int> Cells(uint32_t index, const std::vector<uint8_t>& object, uint32_t l, uint32_t s, uint32_t h, uint32_t dim) const {
+  std::vector<int> Cells(uint32_t index, const std::vector<uint8_t>& object, uint32_t l, uint32_t s,
+                         uint32_t h, uint32_t dim) const {
     const SliceMap& map = shape_.map(index == 0);
     const LayerLayout& layer = layout_.layers[l];
     const LayerCodec& codec = shape_.codecs()[l];
@@ -190,10 +202,12 @@ class TqTest : public ::testing::TestWithParam<Case> {
       TqSlice parts = TqSlice::At(level, layer.key_dim(), codec.k_bits, layer.value_dim(), codec.v_bits);
       const Extent& part = s == 1 ? parts.v_planes : parts.k_planes;
       size_t each = PlaneBytes(dim, level == 0 ? 2 : 1);
-      for (size_t at = 0; at < part.length; at += each) planes.push_back(object.data() + slice.offset + part.offset + at);
+      for (size_t at = 0; at < part.length; at += each)
+        planes.push_back(object.data() + slice.offset + part.offset + at);
     }
     std::vector<uint8_t> codes(size_t{dim} * kBlockTokens);
-    UnpackPlanes(s == 1 ? FragmentOrder::kValue : FragmentOrder::kKey, dim, bits, planes.data(), codes.data());
+    UnpackPlanes(s == 1 ? FragmentOrder::kValue : FragmentOrder::kKey, dim, bits, planes.data(),
+                 codes.data());
     std::vector<int> cells;
     int half = 1 << (bits - 1);
     for (uint8_t code : codes) cells.push_back(code & half ? -1 - (code & (half - 1)) : code);
@@ -236,12 +250,14 @@ TEST_P(TqTest, EncodesAsTheHostDoes) {
       codes += a.size();
       EXPECT_LE(most, 1) << "layer " << l << " stream " << s << " head " << h;
     });
-    EXPECT_LE(static_cast<double>(different), 0.005 * static_cast<double>(codes)) << 100.0 * different / codes << " % of indices differ";
+    EXPECT_LE(static_cast<double>(different), 0.005 * static_cast<double>(codes))
+        << 100.0 * different / codes << " % of indices differ";
     RecordProperty("different_ppm_" + std::to_string(index), static_cast<int>(1e6 * different / codes));
     std::vector<BlockHeader> headers{*ParseHeader(Bytes(host)), *ParseHeader(Bytes(*device))};
     for (int levels = 1; levels <= shape_.map(index == 0).levels(); ++levels) {
       TensorForm exact{DType::kF32};
-      BlockTensors a = DecodeOnHost(index, levels, host, exact), b = DecodeOnHost(index, levels, *device, exact);
+      BlockTensors a = DecodeOnHost(index, levels, host, exact),
+                   b = DecodeOnHost(index, levels, *device, exact);
       double host_miss = 0, device_miss = 0;
       ForEachHead([&](uint32_t l, uint32_t s, uint32_t h, uint32_t dim) {
         host_miss += Distance(tensors_, a, l, s, h, dim).first;
@@ -250,8 +266,10 @@ TEST_P(TqTest, EncodesAsTheHostDoes) {
       EXPECT_NEAR(device_miss / host_miss, 1.0, 1e-3) << levels << " levels";
       for (uint32_t l = 0; l < layout_.layers.size(); ++l) {
         for (int s = 0; s < static_cast<int>(layout_.layers[l].streams.size()); ++s) {
-          float want = headers[0].relative_error[levels - 1][l][s], got = headers[1].relative_error[levels - 1][l][s];
-          EXPECT_NEAR(got / want, 1.0f, 5e-3f) << "measured error, layer " << l << " stream " << s << " levels " << levels;
+          float want = headers[0].relative_error[levels - 1][l][s],
+                got = headers[1].relative_error[levels - 1][l][s];
+          EXPECT_NEAR(got / want, 1.0f, 5e-3f)
+              << "measured error, layer " << l << " stream " << s << " levels " << levels;
         }
       }
     }
@@ -267,10 +285,12 @@ TEST_P(TqTest, DecodesAsTheHostDoes) {
     for (int levels = 1; levels <= shape_.map(index == 0).levels(); ++levels) {
       for (DType dtype : {DType::kBf16, DType::kF32, DType::kF16}) {
         if (dtype == DType::kF16 && c.scale != 1) continue;
-        SCOPED_TRACE(std::string("block ") + std::to_string(index) + " levels " + std::to_string(levels) + " " + std::string(Name(dtype)));
+        SCOPED_TRACE(std::string("block ") + std::to_string(index) + " levels " + std::to_string(levels) +
+                     " " + std::string(Name(dtype)));
         TensorForm form = c.form;
         form.dtype = dtype;
-        BlockTensors want = DecodeOnHost(index, levels, object, form), got = DecodeOnDevice(index, levels, object, form);
+        BlockTensors want = DecodeOnHost(index, levels, object, form),
+                     got = DecodeOnDevice(index, levels, object, form);
         ForEachHead([&](uint32_t l, uint32_t s, uint32_t h, uint32_t dim) {
           auto [miss, square] = Distance(want, got, l, s, h, dim);
           EXPECT_LE(std::sqrt(miss / square), 1.0 / 512) << "layer " << l << " stream " << s << " head " << h;
@@ -290,7 +310,8 @@ TEST_P(TqTest, DecodesAsTheHostDoes) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, TqTest, ::testing::ValuesIn(Cases()), [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Shapes, TqTest, ::testing::ValuesIn(Cases()),
+                         [](const auto& info) { return info.param.name; });
 
 class TqAdversaryTest : public TqTest {};
 
@@ -305,7 +326,9 @@ TEST_P(TqAdversaryTest, ZerosAndOneHotAndEqualVectors) {
       for (uint32_t t = 0; t < kBlockTokens; ++t) {
         if (kind == 3 && t % 3 != 0) continue;  // a zero vector here and there
         for (uint32_t i = 0; i < dim; ++i) {
-          float x = kind == 1 ? (i == (t * 7 + h) % dim ? 5.0f : 0.0f) : kind == 2 ? 1.5f + static_cast<float>(i % 3) : 0.0f;
+          float x = kind == 1   ? (i == (t * 7 + h) % dim ? 5.0f : 0.0f)
+                    : kind == 2 ? 1.5f + static_cast<float>(i % 3)
+                                : 0.0f;
           Put(&tensors_, l, s, t, h, i, x);
         }
       }
@@ -314,7 +337,8 @@ TEST_P(TqAdversaryTest, ZerosAndOneHotAndEqualVectors) {
     auto device = EncodeOnDevice(1);
     ASSERT_TRUE(device.ok()) << device.status();
     int levels = shape_.map(false).levels();
-    BlockTensors a = DecodeOnHost(1, levels, host, {DType::kF32}), b = DecodeOnHost(1, levels, *device, {DType::kF32});
+    BlockTensors a = DecodeOnHost(1, levels, host, {DType::kF32}),
+                 b = DecodeOnHost(1, levels, *device, {DType::kF32});
     BlockTensors d = DecodeOnDevice(1, levels, *device, {DType::kF32});
     ForEachHead([&](uint32_t l, uint32_t s, uint32_t h, uint32_t n) {
       auto [host_miss, square] = Distance(tensors_, a, l, s, h, n);
@@ -333,13 +357,17 @@ TEST_P(TqAdversaryTest, NamesTheVectorThatIsNotFinite) {
     uint32_t stream, head, token, index;
     float value;
   };
-  for (const Place& p : {Place{0, 1, 17, 1, NAN}, {1, 1, 63, 1, INFINITY}, {1, 0, 5, 0, NAN}, {0, 0, 2, 0, NAN}, {1, 1, 3, 0, -INFINITY}}) {
+  for (const Place& p : {Place{0, 1, 17, 1, NAN},
+                         {1, 1, 63, 1, INFINITY},
+                         {1, 0, 5, 0, NAN},
+                         {0, 0, 2, 0, NAN},
+                         {1, 1, 3, 0, -INFINITY}}) {
     FillRandom(layout_, 5, 1, &tensors_);
     Put(&tensors_, last, p.stream, p.token, p.head, 9, p.value);
     auto device = EncodeOnDevice(p.index);
     ASSERT_TRUE(absl::IsInvalidArgument(device.status())) << device.status();
-    std::string want = "layer " + std::to_string(last) + ", head " + std::to_string(p.head) + ", token " + std::to_string(p.token) +
-                       (p.stream == 0 ? ": K" : ": V");
+    std::string want = "layer " + std::to_string(last) + ", head " + std::to_string(p.head) + ", token " +
+                       std::to_string(p.token) + (p.stream == 0 ? ": K" : ": V");
     EXPECT_NE(device.status().message().find(want), absl::string_view::npos) << device.status();
   }
 }
@@ -352,7 +380,8 @@ std::vector<Case> AdversaryCases() {
   }
   return cases;
 }
-INSTANTIATE_TEST_SUITE_P(Shapes, TqAdversaryTest, ::testing::ValuesIn(AdversaryCases()), [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Shapes, TqAdversaryTest, ::testing::ValuesIn(AdversaryCases()),
+                         [](const auto& info) { return info.param.name; });
 
 TEST(TqBatchTest, RefusesWhatDoesNotFit) {
   if (!CurrentDevice().ok()) GTEST_SKIP();

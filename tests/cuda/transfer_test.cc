@@ -1,4 +1,5 @@
-// Blocks to the host and back through the ring, by either path, against core's reader. Skipped where there is no GPU.
+// Blocks to the host and back through the ring, by either path, against core's reader. Skipped where there is
+// no GPU.
 #include "cuda/transfer.h"
 
 #include <gtest/gtest.h>
@@ -16,7 +17,8 @@ void CheckOk(const absl::Status& status) { ASSERT_TRUE(status.ok()) << status.To
 class TransferTest : public ::testing::TestWithParam<Transfer::Path> {
  protected:
   void SetUp() override {
-    if (absl::StatusOr<DeviceInfo> device = CurrentDevice(); !device.ok()) GTEST_SKIP() << device.status().ToString();
+    if (absl::StatusOr<DeviceInfo> device = CurrentDevice(); !device.ok())
+      GTEST_SKIP() << device.status().ToString();
     layout_ = Layout::Uniform(Digest(), 3, 2, 128);
     layout_.rotation_seed = kSeed;
     Part part = Part::Whole(layout_);
@@ -51,10 +53,12 @@ class TransferTest : public ::testing::TestWithParam<Transfer::Path> {
     std::vector<Transfer::OffloadItem> items;
     for (uint32_t b = 0; b < kBlocks; ++b) views.push_back(ViewsOf<LayerView>(tensors_[b], raw_[b].data()));
     for (uint32_t b = 0; b < kBlocks; ++b) items.push_back({objects_[b].data(), b == 0, views[b]});
-    return transfer_->Offload(items, GetParam(), stream_->ref(), [&](size_t item, const TqBatch& batch, size_t first_task) {
-      order->push_back(item);
-      return SealObject(shape_, Identity(static_cast<uint32_t>(item)), batch, first_task, {objects_[item].data(), objects_[item].bytes()});
-    });
+    return transfer_->Offload(
+        items, GetParam(), stream_->ref(), [&](size_t item, const TqBatch& batch, size_t first_task) {
+          order->push_back(item);
+          return SealObject(shape_, Identity(static_cast<uint32_t>(item)), batch, first_task,
+                            {objects_[item].data(), objects_[item].bytes()});
+        });
   }
 
   Layout layout_;
@@ -86,7 +90,8 @@ TEST_P(TransferTest, BlocksGoThereAndBack) {
       BlockTensors got = MakeTensors(layout_, {}), expected = MakeTensors(layout_, {});
       CheckOk(CopyToHost(stream_->ref(), raw_[b].data(), raw_[b].bytes(), got.host.data()));
       CheckOk(stream_->Synchronize());
-      auto reader = BlockReader::Open(reference_, Identity(b), Bytes(objects_[b].data(), objects_[b].bytes()));
+      auto reader =
+          BlockReader::Open(reference_, Identity(b), Bytes(objects_[b].data(), objects_[b].bytes()));
       ASSERT_TRUE(reader.ok()) << reader.status();
       CheckOk(reader->Verify());
       double miss = 0, square = 0;
@@ -125,8 +130,11 @@ TEST_P(TransferTest, AVectorThatIsNotFiniteEndsIt) {
   EXPECT_EQ(order.size(), kBlocks);
 }
 
-INSTANTIATE_TEST_SUITE_P(Paths, TransferTest, ::testing::Values(Transfer::Path::kCopy, Transfer::Path::kZeroCopy),
-                         [](const auto& info) { return info.param == Transfer::Path::kCopy ? "copy" : "zero_copy"; });
+INSTANTIATE_TEST_SUITE_P(Paths, TransferTest,
+                         ::testing::Values(Transfer::Path::kCopy, Transfer::Path::kZeroCopy),
+                         [](const auto& info) {
+                           return info.param == Transfer::Path::kCopy ? "copy" : "zero_copy";
+                         });
 
 }  // namespace
 }  // namespace quire::cuda
