@@ -26,23 +26,7 @@ const void* RowOf(const StreamView& view, uint32_t token, uint32_t head) {
   return static_cast<const uint8_t*>(view.data) + element * static_cast<ptrdiff_t>(SizeOf(view.dtype));
 }
 
-// One head as floats, channel-major; the columns of sinks are left zero.
-void LoadHead(const StreamView& view, uint32_t head, uint32_t dim, uint32_t first_token, float* y) {
-  constexpr uint32_t kChunk = 64;  // channels: keeps the columns being written in the first-level cache
-  float row[kChunk];
-  for (uint32_t c0 = 0; c0 < dim; c0 += kChunk) {
-    uint32_t n = std::min(kChunk, dim - c0);
-    for (uint32_t t = 0; t < kBlockTokens; ++t) {
-      if (t < first_token) {
-        std::fill_n(row, n, 0.0f);
-      } else {
-        const auto* data = static_cast<const uint8_t*>(RowOf(view, t, head)) + c0 * SizeOf(view.dtype);
-        LoadRow(view.dtype, data, n, row);
-      }
-      for (uint32_t c = 0; c < n; ++c) y[(c0 + c) * kBlockTokens + t] = row[c];
-    }
-  }
-}
+HeadRows RowsOf(const StreamView& view, uint32_t head) { return {RowOf(view, 0, head), view.dtype, view.token_stride}; }
 
 // What one call of Encode works on.
 class Encoder {
@@ -67,7 +51,7 @@ class Encoder {
         continue;
       }
       TqHeadBytes<uint8_t> bytes(object_, map_, l, h, layer, codec, map_.levels());
-      HeadScratch& scratch = HeadScratch::OfThread(std::max(layer.key_dim(), layer.value_dim()));
+      HeadScratch& scratch = HeadScratch::OfThread();
       QUIRE_RETURN_IF_ERROR(
           KeyHead(l, h, view.key, rotation_of(layer.key_dim()), codec.k_bits, effort, bytes, scratch));
       Add(scratch.key.measured, &k_error);
@@ -153,10 +137,8 @@ class Encoder {
                        int effort, const TqHeadBytes<uint8_t>& out, HeadScratch& scratch) const {
     uint32_t dim = rotation.dim();
     TqKey& key = scratch.key;
-    LoadHead(view, head, dim, header_.sink_tokens, scratch.y.data());
-    rotation.ApplyBlock(scratch.y.data());
-    int bad = EncodeTqKey(Codebook::Get(dim, bits), effort, header_.sink_tokens, scratch.y.data(),
-                          scratch.work.data(), &key);
+    int bad = EncodeKeyHead(rotation, Codebook::Get(dim, bits), effort, header_.sink_tokens, RowsOf(view, head), &key,
+                            out.k_planes);
     if (bad >= 0) return Refuse(l, head, static_cast<uint32_t>(bad), "K", view, dim);
     std::memcpy(out.k_mean, key.mean.data(), dim);
     std::memcpy(out.scalars, &key.mean_step, 2);
@@ -167,7 +149,6 @@ class Encoder {
           out.k_scales[level][TokenSlot(t)] = static_cast<uint8_t>(key.corrections[level][t]);
       }
     }
-    PackPlanes(FragmentOrder::kKey, dim, bits, key.codes.data(), out.k_planes.data());
     return absl::OkStatus();
   }
 
@@ -175,10 +156,8 @@ class Encoder {
                          int bits, int effort, const TqHeadBytes<uint8_t>& out, HeadScratch& scratch) const {
     uint32_t dim = rotation.dim();
     TqValue& value = scratch.value;
-    LoadHead(view, head, dim, header_.sink_tokens, scratch.y.data());
-    rotation.ApplyBlock(scratch.y.data());
-    int bad = EncodeTqValue(Codebook::Get(dim, bits), effort, header_.sink_tokens, scratch.y.data(),
-                            scratch.work.data(), &value);
+    int bad = EncodeValueHead(rotation, Codebook::Get(dim, bits), effort, header_.sink_tokens, RowsOf(view, head), &value,
+                              out.v_planes);
     if (bad >= 0) return Refuse(l, head, static_cast<uint32_t>(bad), "V", view, dim);
     std::memcpy(out.scalars + 2, &value.scale_base, 2);
     for (uint32_t t = 0; t < kBlockTokens; ++t) {
@@ -186,7 +165,6 @@ class Encoder {
       if (out.v_scales[3] != nullptr)
         out.v_scales[3][TokenSlot(t)] = static_cast<uint8_t>(value.corrections[t]);
     }
-    PackPlanes(FragmentOrder::kValue, dim, bits, value.codes.data(), out.v_planes.data());
     return absl::OkStatus();
   }
 

@@ -22,18 +22,8 @@ void* RowOf(const MutableStreamView& view, uint32_t token, uint32_t head) {
   return static_cast<uint8_t*>(view.data) + element * static_cast<ptrdiff_t>(SizeOf(view.dtype));
 }
 
-// Channel-major floats to rows of the caller's tensor.
-void StoreHead(const float* y, uint32_t dim, uint32_t first_token, const MutableStreamView& view,
-               uint32_t head) {
-  constexpr uint32_t kChunk = 64;
-  float row[kChunk];
-  for (uint32_t c0 = 0; c0 < dim; c0 += kChunk) {
-    uint32_t n = std::min(kChunk, dim - c0);
-    for (uint32_t t = first_token; t < kBlockTokens; ++t) {
-      for (uint32_t c = 0; c < n; ++c) row[c] = y[(c0 + c) * kBlockTokens + t];
-      StoreRow(view.dtype, row, n, static_cast<uint8_t*>(RowOf(view, t, head)) + c0 * SizeOf(view.dtype));
-    }
-  }
+MutableHeadRows RowsOf(const MutableStreamView& view, uint32_t head) {
+  return {RowOf(view, 0, head), view.dtype, view.token_stride};
 }
 
 // `tokens` rows that lie one after the other at the layout's dtype.
@@ -46,52 +36,30 @@ void StoreRawRows(DType from, const uint8_t* at, uint32_t dim, uint32_t tokens, 
   }
 }
 
-// K of one head: scales, mean, and y = centroids · scales without the mean.
-void DecodeKey(const TqHeadBytes<const uint8_t>& in, uint32_t dim, int bits, int levels, float* mean,
-               HeadScratch& scratch) {
-  const Codebook& book = Codebook::Get(dim, bits);
-  TqKey& key = scratch.key;
-  std::memcpy(key.mean.data(), in.k_mean, dim);
+// K's mean and its scales after `levels` levels.
+void ReadKey(const TqHeadBytes<const uint8_t>& in, const Codebook& book, int levels, float* mean, float* scales) {
+  TqKey& key = HeadScratch::OfThread().key;
+  std::memcpy(key.mean.data(), in.k_mean, book.dim());
   std::memcpy(&key.mean_step, in.scalars, 2);
-  for (uint32_t t = 0; t < kBlockTokens; ++t) {
-    std::memcpy(&key.scales[t], in.k_scales[0] + 2 * TokenSlot(t), 2);
-    for (int level = 1; level < levels; ++level) {
-      if (in.k_scales[level] != nullptr)
-        key.corrections[level][t] = static_cast<int8_t>(in.k_scales[level][TokenSlot(t)]);
+  for (uint32_t t = 0; t < kBlockTokens; ++t) std::memcpy(&key.scales[t], in.k_scales[0] + 2 * TokenSlot(t), 2);
+  for (int level = 1; level < levels; ++level) {
+    if (in.k_scales[level] == nullptr) continue;
+    for (uint32_t t = 0; t < kBlockTokens; ++t) {
+      key.corrections[level][t] = static_cast<int8_t>(in.k_scales[level][TokenSlot(t)]);
     }
   }
-  float scales[kBlockTokens];
   TqKeyScales(book, levels, key, scales);
-  TqKeyMean(dim, key, mean);
-  int kept = KeptBits(bits, levels - 1);
-  UnpackPlanes(FragmentOrder::kKey, dim, kept, in.k_planes.data(), key.codes.data());
-  TqDequantise(book, kept, key.codes.data(), scales, scratch.y.data());
+  TqKeyMean(book.dim(), key, mean);
 }
 
-void DecodeValue(const TqHeadBytes<const uint8_t>& in, uint32_t dim, int bits, int levels,
-                 HeadScratch& scratch) {
-  const Codebook& book = Codebook::Get(dim, bits);
-  TqValue& value = scratch.value;
+void ReadValue(const TqHeadBytes<const uint8_t>& in, const Codebook& book, int levels, float* scales) {
+  TqValue& value = HeadScratch::OfThread().value;
   std::memcpy(&value.scale_base, in.scalars + 2, 2);
   for (uint32_t t = 0; t < kBlockTokens; ++t) {
     value.scale_codes[t] = in.v_scales[0][TokenSlot(t)];
     if (in.v_scales[3] != nullptr) value.corrections[t] = static_cast<int8_t>(in.v_scales[3][TokenSlot(t)]);
   }
-  float scales[kBlockTokens];
   TqValueScales(book, levels, value, scales);
-  int kept = KeptBits(bits, levels - 1);
-  UnpackPlanes(FragmentOrder::kValue, dim, kept, in.v_planes.data(), value.codes.data());
-  TqDequantise(book, kept, value.codes.data(), scales, scratch.y.data());
-}
-
-// y[c][t] to rows[t·d + c].
-void Transpose(const float* y, uint32_t dim, float* rows) {
-  constexpr uint32_t kTile = 16;
-  for (uint32_t c0 = 0; c0 < dim; c0 += kTile) {
-    for (uint32_t t = 0; t < kBlockTokens; ++t) {
-      for (uint32_t c = c0; c < c0 + kTile; ++c) rows[t * dim + c] = y[c * kBlockTokens + t];
-    }
-  }
 }
 
 absl::Status CheckRange(std::string_view what, int64_t value, int64_t low, int64_t end) {
@@ -203,22 +171,19 @@ absl::Status BlockReader::DecodeLayer(uint32_t layer, int levels, const MutableL
                      out.value, h);
       continue;
     }
-    HeadScratch& scratch = HeadScratch::OfThread(std::max(k_dim, v_dim));
     TqHeadBytes<const uint8_t> in(object_.data(), slices_, layer, h, shape, codec, levels);
-    float mean[kMaxCodecDim];
-    float* y = scratch.y.data();
-    DecodeKey(in, k_dim, codec.k_bits, levels, mean, scratch);
-    for (uint32_t c = 0; c < k_dim; ++c) {
-      for (uint32_t t = 0; t < kBlockTokens; ++t) y[c * kBlockTokens + t] += mean[c];
-    }
-    codec_->impl_->rotation(k_dim).ApplyTransposedBlock(y);
-    StoreHead(y, k_dim, sinks, out.key, h);
+    float mean[kMaxCodecDim], scales[kBlockTokens];
+    const Codebook& k_book = Codebook::Get(k_dim, codec.k_bits);
+    ReadKey(in, k_book, levels, mean, scales);
+    DecodeHead(&codec_->impl_->rotation(k_dim), k_book, KeptBits(codec.k_bits, levels - 1), FragmentOrder::kKey,
+               in.k_planes, scales, mean, sinks, RowsOf(out.key, h));
     StoreRawRows(stored, sink_bytes, k_dim, sinks, out.key, h);
     sink_bytes += size_t{sinks} * k_dim * SizeOf(stored);
     if (v_dim == 0) continue;
-    DecodeValue(in, v_dim, codec.v_bits, levels, scratch);
-    codec_->impl_->rotation(v_dim).ApplyTransposedBlock(y);
-    StoreHead(y, v_dim, sinks, out.value, h);
+    const Codebook& v_book = Codebook::Get(v_dim, codec.v_bits);
+    ReadValue(in, v_book, levels, scales);
+    DecodeHead(&codec_->impl_->rotation(v_dim), v_book, KeptBits(codec.v_bits, levels - 1), FragmentOrder::kValue,
+               in.v_planes, scales, nullptr, sinks, RowsOf(out.value, h));
     StoreRawRows(stored, sink_bytes, v_dim, sinks, out.value, h);
     sink_bytes += size_t{sinks} * v_dim * SizeOf(stored);
   }
@@ -243,13 +208,17 @@ absl::Status BlockReader::DecodeRotated(uint32_t layer, uint32_t head, int level
         "rotated head wants k of ", kBlockTokens * k_dim, ", k_mean of ", k_dim, " and v of ",
         kBlockTokens * v_dim, " floats, not ", out.k.size(), ", ", out.k_mean.size(), " and ", out.v.size()));
   }
-  HeadScratch& scratch = HeadScratch::OfThread(std::max(k_dim, v_dim));
   TqHeadBytes<const uint8_t> in(object_.data(), slices_, layer, head, shape, codec, levels);
-  DecodeKey(in, k_dim, codec.k_bits, levels, out.k_mean.data(), scratch);
-  Transpose(scratch.y.data(), k_dim, out.k.data());
+  float scales[kBlockTokens];
+  const Codebook& k_book = Codebook::Get(k_dim, codec.k_bits);
+  ReadKey(in, k_book, levels, out.k_mean.data(), scales);
+  DecodeHead(nullptr, k_book, KeptBits(codec.k_bits, levels - 1), FragmentOrder::kKey, in.k_planes, scales, nullptr, 0,
+             {out.k.data(), DType::kF32, k_dim});
   if (v_dim == 0) return absl::OkStatus();
-  DecodeValue(in, v_dim, codec.v_bits, levels, scratch);
-  Transpose(scratch.y.data(), v_dim, out.v.data());
+  const Codebook& v_book = Codebook::Get(v_dim, codec.v_bits);
+  ReadValue(in, v_book, levels, scales);
+  DecodeHead(nullptr, v_book, KeptBits(codec.v_bits, levels - 1), FragmentOrder::kValue, in.v_planes, scales, nullptr, 0,
+             {out.v.data(), DType::kF32, v_dim});
   return absl::OkStatus();
 }
 

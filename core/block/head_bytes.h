@@ -8,6 +8,7 @@
 #include "core/base/bytes.h"
 #include "core/base/dtype.h"
 #include "core/block/object.h"
+#include "core/codec/head_codec.h"
 #include "core/codec/planes.h"
 #include "core/codec/rotation.h"
 #include "core/codec/tq.h"
@@ -72,22 +73,17 @@ struct TqHeadBytes {
 void LoadRow(DType t, const void* data, size_t n, float* row);
 void StoreRow(DType t, const float* row, size_t n, void* data);
 
-// Working memory of one thread, kept between calls; grows to the largest dim seen.
+// One head's scales and mean on their way between slices and the codec: kept by each thread, so that no call allocates.
 struct HeadScratch {
-  std::vector<float> y, work;
-  TqKey key{0};
-  TqValue value{0};
+  TqKey key;
+  TqValue value;
 
-  void Reserve(uint32_t dim) {
-    size_t n = size_t{dim} * kBlockTokens;
-    if (y.size() >= n) return;
-    for (auto* floats : {&y, &work}) floats->resize(n);
-    key.mean.resize(dim);
-    for (auto* codes : {&key.codes, &value.codes}) codes->resize(n);
+  HeadScratch() {
+    key.codes.clear();  // codes go straight to planes
+    value.codes.clear();
   }
-  static HeadScratch& OfThread(uint32_t dim) {
+  static HeadScratch& OfThread() {
     thread_local HeadScratch scratch;
-    scratch.Reserve(dim);
     return scratch;
   }
 };

@@ -4,9 +4,47 @@
 #include <cmath>
 #include <numbers>
 
-#include "core/codec/codebook.h"
+#include "core/codec/tiles.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "core/codec/rotation.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+
+#include "core/codec/simd/rotate-inl.h"
+
+HWY_BEFORE_NAMESPACE();
 namespace quire {
+namespace HWY_NAMESPACE {
+
+void ScaleRows(uint32_t dim, size_t row, const float* HWY_RESTRICT factors, float* x) {
+  const DF d;
+  for (uint32_t c = 0; c < dim; ++c) {
+    for (size_t l = 0; l < kTileTokens; l += kLanes) {
+      float* at = x + c * row + l;
+      hn::StoreU(hn::Mul(hn::LoadU(d, at), hn::Set(d, factors[c])), d, at);
+    }
+  }
+}
+
+void RotateBlock(const RotationTables& r, const float* signs, bool transposed, const Tiles& x) {
+  for (uint32_t g = 0; g < kTiles; ++g) {
+    float* tile = x.at(g);
+    if (!transposed) ScaleRows(r.dim, x.row, signs, tile);
+    MixTile(r, x.row, nullptr, tile);
+    MixTile(r, x.row, r.middle, tile);
+    if (transposed) ScaleRows(r.dim, x.row, signs, tile);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace quire
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace quire {
+
+HWY_EXPORT(RotateBlock);
+
 namespace {
 
 constexpr uint64_t kGolden = 0x9E3779B97F4A7C15u;
@@ -17,66 +55,37 @@ uint64_t Mix64(uint64_t z) {
   return z ^ (z >> 31);
 }
 
-// Butterflies of distance 1, 2, 4, … over `rows` rows of kLanes floats. Two distances go in one pass over
-// memory.
-template <size_t kLanes>
+// Butterflies of distance 1, 2, 4, … of one vector.
 void Hadamard(uint32_t rows, float* x) {
-  uint32_t h = 1;
-  for (; 4 * h <= rows; h *= 4) {
-    for (uint32_t base = 0; base < rows; base += 4 * h) {
-      for (uint32_t i = base; i < base + h; ++i) {
-        float* __restrict a = x + i * kLanes, * __restrict b = a + h * kLanes, * __restrict c = b + h * kLanes, * __restrict d = c + h * kLanes;
-        for (size_t l = 0; l < kLanes; ++l) {
-          float sum_ab = a[l] + b[l], diff_ab = a[l] - b[l], sum_cd = c[l] + d[l], diff_cd = c[l] - d[l];
-          a[l] = sum_ab + sum_cd;
-          b[l] = diff_ab + diff_cd;
-          c[l] = sum_ab - sum_cd;
-          d[l] = diff_ab - diff_cd;
-        }
+  for (uint32_t h = 1; h < rows; h *= 2) {
+    for (uint32_t base = 0; base < rows; base += 2 * h) {
+      float *__restrict a = x + base, *__restrict b = a + h;
+      for (uint32_t i = 0; i < h; ++i) {
+        float sum = a[i] + b[i], difference = a[i] - b[i];
+        a[i] = sum;
+        b[i] = difference;
       }
-    }
-  }
-  if (h == rows) return;
-  for (uint32_t i = 0; i < h; ++i) {
-    float* __restrict a = x + i * kLanes, * __restrict b = a + h * kLanes;
-    for (size_t l = 0; l < kLanes; ++l) {
-      float sum = a[l] + b[l], diff = a[l] - b[l];
-      a[l] = sum;
-      b[l] = diff;
     }
   }
 }
 
-// x[a][·] = Σ_k matrix[a][k] x[k][·] over `odd` rows that lie `stride` floats apart, kLanes columns at a
-// time.
-template <size_t kLanes>
-void MixRows(uint32_t odd, const float* matrix, size_t stride, float* x) {
-  float out[kMaxCodecDim / kCodecDimStep][kLanes];
-  for (uint32_t a = 0; a < odd; ++a) {
-    float* __restrict sum = out[a];
-    for (size_t l = 0; l < kLanes; ++l) sum[l] = 0;
-    for (uint32_t k = 0; k < odd; ++k) {
-      const float* __restrict row = x + k * stride;
-      float weight = matrix[a * odd + k];
-      for (size_t l = 0; l < kLanes; ++l) sum[l] += weight * row[l];
-    }
-  }
-  for (uint32_t a = 0; a < odd; ++a) {
-    for (size_t l = 0; l < kLanes; ++l) x[a * stride + l] = out[a][l];
-  }
+// D₁ as factors ±1.
+void Signs(const std::vector<uint32_t>& flips, float* signs) {
+  for (size_t i = 0; i < flips.size(); ++i) signs[i] = flips[i] != 0 ? -1.0f : 1.0f;
 }
 
 }  // namespace
 
+// The two factors 1/sqrt(p) are one 1/p, a power of two: exact.
 Rotation::Rotation(uint32_t dim, uint64_t seed)
     : dim_(dim), power_(1u << std::countr_zero(dim)), odd_(dim / power_), hartley_(size_t{odd_} * odd_) {
   uint64_t base = Mix64(seed + kGolden);
-  for (uint64_t round = 0; round < 2; ++round) {
-    signs_[round].resize(dim);
-    for (uint32_t i = 0; i < dim; ++i) {
-      uint64_t word = Mix64(base + (16 * round + i / 64 + 1) * kGolden);
-      signs_[round][i] = word >> (i % 64) & 1;
-    }
+  auto negative = [&](uint64_t round, uint32_t i) {
+    return (Mix64(base + (16 * round + i / 64 + 1) * kGolden) >> (i % 64) & 1) != 0;
+  };
+  for (uint32_t i = 0; i < dim; ++i) {
+    flips_.push_back(negative(0, i) ? 0x80000000u : 0);
+    middle_.push_back((negative(1, i) ? -1.0f : 1.0f) / static_cast<float>(power_));
   }
   for (uint32_t j = 0; j < odd_; ++j) {
     for (uint32_t k = 0; k < odd_; ++k) {
@@ -87,51 +96,49 @@ Rotation::Rotation(uint32_t dim, uint64_t seed)
   }
 }
 
-template <size_t kLanes>
 void Rotation::Mix(float* x) const {
-  for (uint32_t a = 0; a < odd_; ++a) Hadamard<kLanes>(power_, x + a * power_ * kLanes);
+  for (uint32_t a = 0; a < odd_; ++a) Hadamard(power_, x + a * power_);
   if (odd_ == 1) return;
-  constexpr size_t kWidth = 16;  // columns a pass of MixRows; power_ is a multiple of 16
-  size_t row = power_ * kLanes;
-  for (size_t column = 0; column < row; column += kWidth)
-    MixRows<kWidth>(odd_, hartley_.data(), row, x + column);
-}
-
-template <size_t kLanes>
-void Rotation::Flip(const std::vector<uint8_t>& signs, float factor, float* x) const {
-  for (uint32_t i = 0; i < dim_; ++i) {
-    float sign = signs[i] ? -factor : factor;
-    for (size_t l = 0; l < kLanes; ++l) x[i * kLanes + l] *= sign;
+  for (uint32_t i = 0; i < power_; ++i) {
+    float out[kMaxCodecDim / kCodecDimStep];
+    for (uint32_t a = 0; a < odd_; ++a) {
+      float sum = 0;
+      for (uint32_t k = 0; k < odd_; ++k) sum += hartley_[a * odd_ + k] * x[k * power_ + i];
+      out[a] = sum;
+    }
+    for (uint32_t a = 0; a < odd_; ++a) x[a * power_ + i] = out[a];
   }
 }
 
-// The two factors 1/sqrt(p) are one 1/p, a power of two: exact.
 void Rotation::Apply(float* x) const {
-  Flip<1>(signs_[0], 1.0f, x);
-  Mix<1>(x);
-  Flip<1>(signs_[1], 1.0f / power_, x);
-  Mix<1>(x);
+  float signs[kMaxCodecDim];
+  Signs(flips_, signs);
+  for (uint32_t i = 0; i < dim_; ++i) x[i] *= signs[i];
+  Mix(x);
+  for (uint32_t i = 0; i < dim_; ++i) x[i] *= middle_[i];
+  Mix(x);
 }
 
 void Rotation::ApplyTransposed(float* y) const {
-  Mix<1>(y);
-  Flip<1>(signs_[1], 1.0f / power_, y);
-  Mix<1>(y);
-  Flip<1>(signs_[0], 1.0f, y);
+  float signs[kMaxCodecDim];
+  Signs(flips_, signs);
+  Mix(y);
+  for (uint32_t i = 0; i < dim_; ++i) y[i] *= middle_[i];
+  Mix(y);
+  for (uint32_t i = 0; i < dim_; ++i) y[i] *= signs[i];
 }
 
 void Rotation::ApplyBlock(float* x) const {
-  Flip<64>(signs_[0], 1.0f, x);
-  Mix<64>(x);
-  Flip<64>(signs_[1], 1.0f / power_, x);
-  Mix<64>(x);
+  float signs[kMaxCodecDim];
+  Signs(flips_, signs);
+  HWY_DYNAMIC_DISPATCH(RotateBlock)(tables(), signs, false, Tiles{x, kPlaneTokens, kTileTokens});
 }
 
 void Rotation::ApplyTransposedBlock(float* y) const {
-  Mix<64>(y);
-  Flip<64>(signs_[1], 1.0f / power_, y);
-  Mix<64>(y);
-  Flip<64>(signs_[0], 1.0f, y);
+  float signs[kMaxCodecDim];
+  Signs(flips_, signs);
+  HWY_DYNAMIC_DISPATCH(RotateBlock)(tables(), signs, true, Tiles{y, kPlaneTokens, kTileTokens});
 }
 
 }  // namespace quire
+#endif  // HWY_ONCE

@@ -23,6 +23,14 @@
 
 namespace quire {
 
+// The matrix as the kernels take it.
+struct RotationTables {
+  uint32_t dim, power, odd;
+  const uint32_t* flips;  // [dim] D₁ as sign bits: 0 or 0x80000000
+  const float* middle;    // [dim] D₂/p: ±1/p
+  const float* hartley;   // [odd][odd]
+};
+
 // Immutable, thread-safe.
 class Rotation {
  public:
@@ -30,6 +38,7 @@ class Rotation {
   Rotation(uint32_t dim, uint64_t seed);
 
   uint32_t dim() const { return dim_; }
+  RotationTables tables() const { return {dim_, power_, odd_, flips_.data(), middle_.data(), hartley_.data()}; }
 
   // y = R·x and x = Rᵀ·y for one vector of dim floats, in place.
   void Apply(float* x) const;
@@ -39,14 +48,11 @@ class Rotation {
   void ApplyTransposedBlock(float* y) const;
 
  private:
-  template <size_t kLanes>
-  void Mix(float* x) const;  // M·sqrt(p), unnormalised Hadamard
-  template <size_t kLanes>
-  void Flip(const std::vector<uint8_t>& signs, float factor, float* x) const;
+  void Mix(float* x) const;  // M·sqrt(p), unnormalised Hadamard, of one vector
 
   uint32_t dim_, power_, odd_;
-  std::vector<uint8_t> signs_[2];  // 1 = negative
-  std::vector<float> hartley_;     // [odd][odd]
+  std::vector<uint32_t> flips_;
+  std::vector<float> middle_, hartley_;
 };
 
 }  // namespace quire

@@ -1,18 +1,18 @@
 #include "core/codec/tq.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 
 #include "core/base/float16.h"
+#include "core/codec/head_pass.h"
+#include "core/codec/tiles.h"
 
 namespace quire {
 namespace {
 
 constexpr size_t kN = kTqTokens;
-// A vector whose squared norm is below this is coded as zero: its products would leave float's normal range.
-constexpr float kTinyEnergy = 0x1p-100f;
-constexpr float kCorrectionStep = 0x1p-10f;
-constexpr float kMaxCorrection = 127;
 
 // 2^(−i/16), rounded to float.
 constexpr float kSixteenths[16] = {0x1.000000p+0f, 0x1.ea4afap-1f, 0x1.d5818ep-1f, 0x1.c199bep-1f,
@@ -20,10 +20,16 @@ constexpr float kSixteenths[16] = {0x1.000000p+0f, 0x1.ea4afap-1f, 0x1.d5818ep-1
                                    0x1.6a09e6p-1f, 0x1.5ab07ep-1f, 0x1.4bfdaep-1f, 0x1.3dea64p-1f,
                                    0x1.306fe0p-1f, 0x1.2387a6p-1f, 0x1.172b84p-1f, 0x1.0b5586p-1f};
 
-float ValueScale(float base, uint8_t code) {
-  if (code == kZeroScaleCode) return 0;
-  return base * std::ldexp(kSixteenths[code % 16], -(code / 16));
-}
+// 2^(−code/16) by code; 255 is an exact zero.
+constexpr std::array<float, 256> kPowers = [] {
+  std::array<float, 256> powers{};
+  for (int code = 0; code < kZeroScaleCode; ++code) {
+    powers[code] = kSixteenths[code % 16] / static_cast<float>(1 << code / 16);
+  }
+  return powers;
+}();
+
+float ValueScale(float base, uint8_t code) { return code == kZeroScaleCode ? 0 : base * kPowers[code]; }
 
 float Corrected(float scale, int8_t correction) {
   return scale * (1.0f + static_cast<float>(correction) * kCorrectionStep);
@@ -36,248 +42,37 @@ int8_t CorrectionOf(float wanted, float from) {
   return static_cast<int8_t>(std::lrintf(std::clamp(steps, -kMaxCorrection, kMaxCorrection)));
 }
 
-// sums[t] = Σ_c a[c][t] · b[c][t]
-void Dot(uint32_t dim, const float* __restrict a, const float* __restrict b, float* __restrict sums) {
-  for (size_t t = 0; t < kN; ++t) sums[t] = 0;
-  for (uint32_t c = 0; c < dim; ++c, a += kN, b += kN) {
-    for (size_t t = 0; t < kN; ++t) sums[t] += a[t] * b[t];
-  }
-}
+// Mantissas at which −16·log2 passes a half: 2^((2i+1)/32). None lies within a float ratio's reach of a quotient of two
+// floats (tests), so comparing is as good as rounding a logarithm.
+constexpr double kHalves[16] = {
+    0x1.059b0d3158574p+0, 0x1.11301d0125b51p+0, 0x1.1d4873168b9aap+0, 0x1.29e9df51fdee1p+0,
+    0x1.371a7373aa9cbp+0, 0x1.44e086061892dp+0, 0x1.5342b569d4f82p+0, 0x1.6247eb03a5585p+0,
+    0x1.71f75e8ec5f74p+0, 0x1.82589994cce13p+0, 0x1.93737b0cdc5e5p+0, 0x1.a5503b23e255dp+0,
+    0x1.b7f76f2fb5e47p+0, 0x1.cb720dcef9069p+0, 0x1.dfc97337b9b5fp+0, 0x1.f50765b6e4540p+0};
 
-void Energy(uint32_t dim, const float* __restrict y, float* __restrict sums) {
-  for (size_t t = 0; t < kN; ++t) sums[t] = 0;
-  for (uint32_t c = 0; c < dim; ++c, y += kN) {
-    for (size_t t = 0; t < kN; ++t) sums[t] += y[t] * y[t];
-  }
-}
-
-// Σ_t Σ_c (y − scale · chosen)²
-double SquaredError(uint32_t dim, const float* __restrict y, const float* __restrict chosen,
-                    const float* __restrict scales) {
-  float sums[kN] = {};
-  for (uint32_t c = 0; c < dim; ++c, y += kN, chosen += kN) {
-    for (size_t t = 0; t < kN; ++t) {
-      float miss = y[t] - scales[t] * chosen[t];
-      sums[t] += miss * miss;
-    }
-  }
-  double total = 0;
-  for (float s : sums) total += s;
-  return total;
-}
-
-// chosen[c][t] = the centroid of the code's first `kept` bits.
-void Choose(const Codebook& book, int kept, const uint8_t* __restrict codes, float* __restrict chosen) {
-  const float* table = book.table(kept);
-  int shift = book.bits() - kept;
-  for (size_t i = 0; i < size_t{book.dim()} * kN; ++i) chosen[i] = table[codes[i] >> shift];
-}
-
-// Up to 7 thresholds: count them all, which vectorises.
-template <int kThresholds>
-void IndexByCounting(const Codebook& book, const float* __restrict y, const float* __restrict inverse,
-                     uint8_t* __restrict codes) {
-  float thresholds[kThresholds + 1] = {};
-  std::copy_n(book.float_thresholds().begin(), kThresholds, thresholds);
-  int32_t sign = 1 << (book.bits() - 1);
-  for (uint32_t c = 0; c < book.dim(); ++c, y += kN, codes += kN) {
-    int32_t row[kN];
-    for (size_t t = 0; t < kN; ++t) {
-      float z = std::fabs(y[t]) * inverse[t];
-      int32_t code = y[t] < 0 ? sign : 0;
-      for (int k = 0; k < kThresholds; ++k) code += thresholds[k] < z ? 1 : 0;
-      row[t] = code;
-    }
-    for (size_t t = 0; t < kN; ++t) codes[t] = static_cast<uint8_t>(row[t]);
-  }
-}
-
-// More thresholds, 2^(b−1) − 1 of them: a search without branches.
-void IndexBySearch(const Codebook& book, const float* y, const float* inverse, uint8_t* codes) {
-  const float* thresholds = book.float_thresholds().data();
-  uint32_t half = 1u << (book.bits() - 1);
-  for (uint32_t c = 0; c < book.dim(); ++c, y += kN, codes += kN) {
-    for (size_t t = 0; t < kN; ++t) {
-      float z = std::fabs(y[t]) * inverse[t];
-      uint32_t cell = 0;
-      for (uint32_t step = half / 2; step > 0; step /= 2) {
-        cell += step & (0u - static_cast<uint32_t>(thresholds[cell + step - 1] < z));
-      }
-      codes[t] = static_cast<uint8_t>(cell | (y[t] < 0 ? half : 0));
-    }
-  }
-}
-
-int FirstNotFinite(uint32_t first_token, const float* energy) {
-  for (uint32_t t = first_token; t < kN; ++t) {
-    if (!std::isfinite(energy[t])) return static_cast<int>(t);
-  }
-  return -1;
-}
-
-// Zeroes the columns of sinks and of vectors too small to code, so that their codes come out as zero bits;
-// inverse[t] is 1/rms of the others, 0 for these.
-void Normalise(uint32_t dim, uint32_t first_token, float* y, float* energy, float* inverse) {
-  float root = std::sqrt(static_cast<float>(dim));
-  bool all = true;
-  float keep[kN];
-  for (size_t t = 0; t < kN; ++t) {
-    bool live = t >= first_token && energy[t] >= kTinyEnergy;
-    inverse[t] = live ? root / std::sqrt(energy[t]) : 0;
-    if (!live) energy[t] = 0;
-    keep[t] = live;
-    all = all && live;
-  }
-  if (all) return;
-  for (uint32_t c = 0; c < dim; ++c) {
-    for (size_t t = 0; t < kN; ++t) y[c * kN + t] = keep[t] != 0 ? y[c * kN + t] : 0;
-  }
-}
-
-// Indices, then `effort` alternations of least-squares scale and indices.
-void FindCodes(const Codebook& book, int effort, const float* y, float* inverse, float* work,
-               uint8_t* codes) {
-  TqIndex(book, y, inverse, codes);
-  for (int i = 0; i < effort; ++i) {
-    float along[kN], square[kN];
-    Choose(book, book.bits(), codes, work);
-    Dot(book.dim(), y, work, along);
-    Energy(book.dim(), work, square);
-    for (size_t t = 0; t < kN; ++t) {
-      if (along[t] > 0) inverse[t] = square[t] / along[t];
-    }
-    TqIndex(book, y, inverse, codes);
-  }
-}
-
-// The rotated mean over the coded tokens, in int8 steps; subtracted from y.
-void RemoveMean(uint32_t dim, uint32_t first_token, float* y, TqKey* out) {
-  float sums[kMaxCodecDim], largest = 0;
-  float count = static_cast<float>(kN - first_token);
-  for (uint32_t c = 0; c < dim; ++c) {
-    float sum = 0;
-    for (size_t t = first_token; t < kN; ++t) sum += y[c * kN + t];
-    sums[c] = sum / count;
-    largest = std::fmax(largest, std::fabs(sums[c]));
-  }
-  out->mean_step = ToBf16(largest / 127);
-  float step = FromBf16(out->mean_step);
-  for (uint32_t c = 0; c < dim; ++c) {
-    float steps = step > 0 ? std::clamp(sums[c] / step, -127.0f, 127.0f) : 0;
-    out->mean[c] = static_cast<int8_t>(std::lrintf(steps));
-    float mean = static_cast<float>(out->mean[c]) * step;
-    for (size_t t = 0; t < kN; ++t) y[c * kN + t] -= mean;
-  }
-}
-
-double Sum(uint32_t first_token, const float* values) {
-  double total = 0;
-  for (size_t t = first_token; t < kN; ++t) total += values[t];
-  return total;
+// The nearest code of wanted/base: −16·log2 of it, rounded, within 0…254. Both are positive and normal.
+uint8_t ValueScaleCode(float wanted, float base) {
+  uint64_t bits = std::bit_cast<uint64_t>(static_cast<double>(wanted) / base);
+  int exponent = static_cast<int>(bits >> 52) - 1023;
+  double mantissa = std::bit_cast<double>((bits & 0x000FFFFFFFFFFFFFu) | 0x3FF0000000000000u);
+  int above = 0;
+  for (int step = 8; step > 0; step /= 2) above += mantissa > kHalves[above + step - 1] ? step : 0;
+  above += mantissa > kHalves[15] ? 1 : 0;
+  return static_cast<uint8_t>(std::clamp(-16 * exponent - above, 0, kZeroScaleCode - 1));
 }
 
 }  // namespace
 
-void TqIndex(const Codebook& book, const float* y, const float* inverse_scales, uint8_t* codes) {
-  switch (book.bits()) {
-    case 1:
-      return IndexByCounting<0>(book, y, inverse_scales, codes);
-    case 2:
-      return IndexByCounting<1>(book, y, inverse_scales, codes);
-    case 3:
-      return IndexByCounting<3>(book, y, inverse_scales, codes);
-    case 4:
-      return IndexByCounting<7>(book, y, inverse_scales, codes);
-    default:
-      return IndexBySearch(book, y, inverse_scales, codes);
-  }
-}
-
-int EncodeTqKey(const Codebook& book, int effort, uint32_t first_token, float* y, float* work, TqKey* out) {
-  uint32_t dim = book.dim();
-  float energy[kN], inverse[kN];
-  Energy(dim, y, energy);
-  if (int bad = FirstNotFinite(first_token, energy); bad >= 0) return bad;
-  out->measured.energy = Sum(first_token, energy);
-  RemoveMean(dim, first_token, y, out);
-  Energy(dim, y, energy);
-  if (int bad = FirstNotFinite(first_token, energy); bad >= 0) return bad;
-  double tiny = 0;  // what the vectors coded as zero lose
-  for (size_t t = first_token; t < kN; ++t) tiny += energy[t] < kTinyEnergy ? energy[t] : 0;
-  Normalise(dim, first_token, y, energy, inverse);
-  FindCodes(book, effort, y, inverse, work, out->codes.data());
-
-  float scales[kN];
-  for (int level = 0; level < kTqLevels; ++level) {
-    int kept = KeptBits(book.bits(), level);
-    if (!HasLevel(book.bits(), level)) {
-      out->measured.error[level] = out->measured.error[level - 1];
-      continue;
-    }
-    float along[kN];
-    Choose(book, kept, out->codes.data(), work);
-    Dot(dim, y, work, along);
-    for (size_t t = 0; t < kN; ++t) {
-      float wanted = along[t] > 0 ? energy[t] / along[t] : 0;
-      if (level == 0) {
-        out->scales[t] = ToBf16(wanted);
-        scales[t] = FromBf16(out->scales[t]);
-      } else {
-        float from = scales[t] * book.nominal_ratio(KeptBits(book.bits(), level - 1), kept);
-        out->corrections[level][t] = CorrectionOf(wanted, from);
-        scales[t] = Corrected(from, out->corrections[level][t]);
-      }
-    }
-    out->measured.error[level] = SquaredError(dim, y, work, scales) + tiny;
-  }
-  return -1;
-}
-
-int EncodeTqValue(const Codebook& book, int effort, uint32_t first_token, float* y, float* work,
-                  TqValue* out) {
-  uint32_t dim = book.dim();
-  float energy[kN], inverse[kN], along[kN], square[kN], wanted[kN], scales[kN];
-  Energy(dim, y, energy);
-  if (int bad = FirstNotFinite(first_token, energy); bad >= 0) return bad;
-  out->measured.energy = Sum(first_token, energy);
-  double tiny = 0;
-  for (size_t t = first_token; t < kN; ++t) tiny += energy[t] < kTinyEnergy ? energy[t] : 0;
-  Normalise(dim, first_token, y, energy, inverse);
-  FindCodes(book, effort, y, inverse, work, out->codes.data());
-
-  Choose(book, book.bits(), out->codes.data(), work);
-  Dot(dim, y, work, along);
-  Energy(dim, work, square);
-  float largest = 0;
-  for (size_t t = 0; t < kN; ++t) {
-    wanted[t] = along[t] > 0 ? along[t] / square[t] : 0;
-    largest = std::fmax(largest, wanted[t]);
-  }
+void ChooseValueScales(float largest, const float* wanted, TqValue* out, float* scales, float* corrected) {
   out->scale_base = ToBf16(largest);
   float base = FromBf16(out->scale_base), smallest = ValueScale(base, kZeroScaleCode - 1);
   for (size_t t = 0; t < kN; ++t) {
     // Nearer to nothing than to the smallest scale: nothing.
-    if (!(wanted[t] > smallest / 2)) {
-      out->scale_codes[t] = kZeroScaleCode;
-    } else {
-      double steps = -16 * std::log2(static_cast<double>(wanted[t]) / base);
-      out->scale_codes[t] = static_cast<uint8_t>(std::lrint(std::clamp(steps, 0.0, kZeroScaleCode - 1.0)));
-    }
+    out->scale_codes[t] = wanted[t] > smallest / 2 ? ValueScaleCode(wanted[t], base) : kZeroScaleCode;
     scales[t] = ValueScale(base, out->scale_codes[t]);
     out->corrections[t] = CorrectionOf(wanted[t], scales[t]);
+    corrected[t] = Corrected(scales[t], out->corrections[t]);
   }
-  for (int level = 0; level < kTqLevels; ++level) {
-    if (!HasLevel(book.bits(), level)) {
-      out->measured.error[level] = out->measured.error[level - 1];
-      continue;
-    }
-    if (level == 3) {
-      for (size_t t = 0; t < kN; ++t) scales[t] = Corrected(scales[t], out->corrections[t]);
-    }
-    Choose(book, KeptBits(book.bits(), level), out->codes.data(), work);
-    out->measured.error[level] = SquaredError(dim, y, work, scales) + tiny;
-  }
-  return -1;
 }
 
 void TqKeyScales(const Codebook& book, int levels, const TqKey& code, float* scales) {

@@ -1,0 +1,237 @@
+// Per-target: rows or rotated tiles of one head to words of codes, scales and measured errors.
+#if defined(QUIRE_CORE_CODEC_SIMD_ENCODE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef QUIRE_CORE_CODEC_SIMD_ENCODE_INL_H_
+#undef QUIRE_CORE_CODEC_SIMD_ENCODE_INL_H_
+#else
+#define QUIRE_CORE_CODEC_SIMD_ENCODE_INL_H_
+#endif
+
+#include <cmath>
+
+#include "core/codec/head_pass.h"
+#include "core/codec/simd/quantise-inl.h"
+#include "core/codec/simd/rotate-inl.h"
+#include "core/codec/simd/rows-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quire {
+namespace HWY_NAMESPACE {
+
+// Fills a tile from the caller's rows and rotates it, unless the input is rotated already; zeroes sinks.
+HWY_MAYBE_UNUSED static HWY_NOINLINE void PrepareTile(const EncodePass& pass, uint32_t g) {
+  float* y = pass.y.at(g);
+  uint32_t dim = pass.tables->dim;
+  if (pass.rows != nullptr) {
+    LoadTile(pass.rows_dtype, pass.rows + g * kTileTokens, dim, pass.rotation.flips, pass.y.row, y);
+    MixTile(pass.rotation, pass.y.row, nullptr, y);
+    MixTile(pass.rotation, pass.y.row, pass.rotation.middle, y);
+  }
+  for (uint32_t t = g * kTileTokens; t < pass.first_token; ++t) {
+    for (uint32_t c = 0; c < dim; ++c) y[c * pass.y.row + t % kTileTokens] = 0;
+  }
+}
+
+// 1/rms of the tile's vectors that are coded, 0 for sinks and for vectors too small, whose columns and energies become 0.
+HWY_MAYBE_UNUSED static HWY_NOINLINE void NormaliseTile(const EncodePass& pass, uint32_t g, float* energy, float* inverse) {
+  const DF d;
+  VF root = hn::Set(d, std::sqrt(static_cast<float>(pass.tables->dim))), tiny = hn::Set(d, kTinyEnergy);
+  bool all = pass.first_token <= g * kTileTokens;
+  for (size_t l = 0; l < kTileTokens; l += kLanes) {
+    VF square = hn::LoadU(d, energy + l);
+    auto live = hn::Ge(square, tiny);
+    all = all && hn::AllTrue(d, live);
+    hn::StoreU(hn::IfThenElseZero(live, hn::Div(root, hn::Sqrt(square))), d, inverse + l);
+    hn::StoreU(hn::IfThenElseZero(live, square), d, energy + l);
+  }
+  if (all) return;
+  float* y = pass.y.at(g);
+  for (uint32_t c = 0; c < pass.tables->dim; ++c) {
+    for (size_t l = 0; l < kTileTokens; l += kLanes) {
+      float* at = y + c * pass.y.row + l;
+      auto live = hn::Gt(hn::LoadU(d, inverse + l), hn::Zero(d));
+      hn::StoreU(hn::IfThenElseZero(live, hn::LoadU(d, at)), d, at);
+    }
+  }
+}
+
+// Indices of a tile, after `effort` alternations of least-squares scale and indices; then the sums that scales need.
+template <int kBits, Measure kMeasure>
+HWY_NOINLINE void CodeTile(const EncodePass& pass, uint32_t g, float* inverse, TileSums* sums) {
+  const float* y = pass.y.at(g);
+  uint32_t *high = pass.words->high + g * kTileTokens, *low = pass.words->low + g * kTileTokens;
+  for (int i = 0; i < pass.effort; ++i) {
+    IndexTile<kBits, Measure::kAlongAndSquare>(*pass.tables, y, pass.y.row, inverse, high, low, sums);
+    const float* along = sums->along[LastLevel(kBits)];
+    for (uint32_t t = 0; t < kTileTokens; ++t) {
+      if (along[t] > 0) inverse[t] = sums->square[t] / along[t];
+    }
+  }
+  IndexTile<kBits, kMeasure>(*pass.tables, y, pass.y.row, inverse, high, low, sums);
+}
+
+// The first token from `first` on whose energy is not finite, or −1.
+HWY_INLINE int FirstNotFinite(uint32_t first_token, uint32_t g, const float* energy) {
+  for (uint32_t i = 0; i < kTileTokens; ++i) {
+    uint32_t t = g * kTileTokens + i;
+    if (t >= first_token && !(energy[i] <= kLargestFloat)) return static_cast<int>(t);
+  }
+  return -1;
+}
+
+// The scale of every level of K for one tile: the unbiased one, bf16, then corrections towards each level's own.
+template <int kBits>
+HWY_NOINLINE void KeyScalesOfTile(const EncodePass& pass, uint32_t g, const float* energy, const TileSums& sums, TqKey* out,
+                                float (*scales)[kTileTokens]) {
+  const DF d;
+  const DU du;
+  const DI di;
+  alignas(64) uint32_t rounded[kTileTokens];
+  alignas(64) int32_t steps[kTileTokens];
+  for (int level = 0; level < kTqLevels; ++level) {
+    if (!HasLevel(kBits, level)) continue;
+    for (size_t l = 0; l < kTileTokens; l += kLanes) {
+      VF along = hn::Load(d, sums.along[level] + l), square = hn::LoadU(d, energy + l);
+      VF wanted = hn::IfThenElseZero(hn::Gt(along, hn::Zero(d)), hn::Div(square, along));
+      if (level == 0) {
+        VU bits = hn::ShiftRight<16>(RoundToBf16(du, wanted));
+        hn::Store(bits, du, rounded + l);
+        hn::StoreU(hn::BitCast(d, hn::ShiftLeft<16>(bits)), d, scales[0] + l);
+      } else {
+        VF from = hn::Mul(hn::LoadU(d, scales[level - 1] + l), hn::Set(d, pass.tables->ratio[level]));
+        VF off = hn::Mul(hn::Sub(hn::Div(wanted, from), hn::Set(d, 1.0f)), hn::Set(d, 1 / kCorrectionStep));
+        off = hn::Min(hn::Max(off, hn::Set(d, -kMaxCorrection)), hn::Set(d, kMaxCorrection));
+        off = hn::IfThenElseZero(hn::Gt(from, hn::Zero(d)), off);
+        VI nearest = hn::NearestInt(off);
+        hn::Store(nearest, di, steps + l);
+        VF by = hn::Add(hn::Set(d, 1.0f), hn::Mul(hn::ConvertTo(d, nearest), hn::Set(d, kCorrectionStep)));
+        hn::StoreU(hn::Mul(from, by), d, scales[level] + l);
+      }
+    }
+    for (uint32_t i = 0; i < kTileTokens; ++i) {
+      uint32_t t = g * kTileTokens + i;
+      if (level == 0) {
+        out->scales[t] = static_cast<uint16_t>(rounded[i]);
+      } else {
+        out->corrections[level][t] = static_cast<int8_t>(steps[i]);
+      }
+    }
+  }
+}
+
+// int8 steps of the mean of every channel, and what they stand for.
+HWY_MAYBE_UNUSED static HWY_NOINLINE void RoundMean(uint32_t dim, float count, float* sums, TqKey* out) {
+  const DF d;
+  const DI di;
+  VF largest = hn::Zero(d), tokens = hn::Set(d, count);
+  for (uint32_t c = 0; c < dim; c += kLanes) {
+    VF mean = hn::Div(hn::LoadU(d, sums + c), tokens);
+    largest = hn::Max(largest, hn::Abs(mean));
+    hn::StoreU(mean, d, sums + c);
+  }
+  out->mean_step = ToBf16(hn::GetLane(hn::MaxOfLanes(d, largest)) / 127);
+  float step = FromBf16(out->mean_step);
+  alignas(64) int32_t steps[kLanes];
+  for (uint32_t c = 0; c < dim; c += kLanes) {
+    VF off = hn::Div(hn::LoadU(d, sums + c), hn::Set(d, step));
+    off = hn::Min(hn::Max(off, hn::Set(d, -127.0f)), hn::Set(d, 127.0f));
+    VI nearest = step > 0 ? hn::NearestInt(off) : hn::Zero(di);
+    hn::StoreU(hn::Mul(hn::ConvertTo(d, nearest), hn::Set(d, step)), d, sums + c);
+    hn::Store(nearest, di, steps);
+    for (size_t i = 0; i < kLanes; ++i) out->mean[c + i] = static_cast<int8_t>(steps[i]);
+  }
+}
+
+// Adds a tile's misses to the totals, token by token; what a level lacks is as the level before it.
+template <int kBits>
+HWY_INLINE void AddMisses(const TileSums& sums, CodingError* measured) {
+  for (uint32_t i = 0; i < kTileTokens; ++i) {
+    for (int level = 0; level < kTqLevels; ++level) {
+      if (HasLevel(kBits, level)) measured->error[level] += sums.miss[level][i];
+    }
+  }
+}
+template <int kBits>
+HWY_INLINE void FinishErrors(double tiny, CodingError* measured) {
+  for (int level = 0; level < kTqLevels; ++level) {
+    measured->error[level] = HasLevel(kBits, level) ? measured->error[level] + tiny : measured->error[level - 1];
+  }
+}
+
+template <int kBits>
+HWY_NOINLINE int EncodeKeyBits(const EncodePass& pass, TqKey* out) {
+  uint32_t dim = pass.tables->dim;
+  alignas(64) float energy[kTileTokens], inverse[kTileTokens], mean[kMaxCodecDim], scales[kTqLevels][kTileTokens] = {};
+  std::fill_n(mean, dim, 0.0f);
+  out->measured = CodingError();
+  for (uint32_t g = 0; g < kTiles; ++g) {
+    PrepareTile(pass, g);
+    EnergyTile(dim, pass.y.at(g), pass.y.row, energy);
+    if (int bad = FirstNotFinite(pass.first_token, g, energy); bad >= 0) return bad;
+    for (float e : energy) out->measured.energy += e;  // a sink's is zero
+    AddChannelSums(dim, pass.y.at(g), pass.y.row, mean);
+  }
+  RoundMean(dim, static_cast<float>(kTqTokens - pass.first_token), mean, out);
+  double tiny = 0;  // what the vectors coded as zero lose
+  TileSums sums;
+  for (uint32_t g = 0; g < kTiles; ++g) {
+    RemoveMeanTile(dim, mean, pass.y.at(g), pass.y.row, energy);
+    if (int bad = FirstNotFinite(pass.first_token, g, energy); bad >= 0) return bad;
+    for (uint32_t i = 0; i < kTileTokens; ++i) {
+      if (g * kTileTokens + i < pass.first_token) energy[i] = 0;
+      tiny += energy[i] < kTinyEnergy ? energy[i] : 0;
+    }
+    NormaliseTile(pass, g, energy, inverse);
+    CodeTile<kBits, Measure::kAlongAllLevels>(pass, g, inverse, &sums);
+    KeyScalesOfTile<kBits>(pass, g, energy, sums, out, scales);
+    MissTile<kBits>(*pass.tables, pass.y.at(g), pass.y.row, pass.words->high + g * kTileTokens,
+                    pass.words->low + g * kTileTokens, scales, &sums);
+    AddMisses<kBits>(sums, &out->measured);
+  }
+  FinishErrors<kBits>(tiny, &out->measured);
+  return -1;
+}
+
+template <int kBits>
+HWY_NOINLINE int EncodeValueBits(const EncodePass& pass, TqValue* out) {
+  uint32_t dim = pass.tables->dim;
+  alignas(64) float energy[kTileTokens], inverse[kTileTokens], wanted[kTqTokens];
+  out->measured = CodingError();
+  double tiny = 0;
+  float largest = 0;
+  TileSums sums;
+  for (uint32_t g = 0; g < kTiles; ++g) {
+    PrepareTile(pass, g);
+    EnergyTile(dim, pass.y.at(g), pass.y.row, energy);
+    if (int bad = FirstNotFinite(pass.first_token, g, energy); bad >= 0) return bad;
+    for (float e : energy) {
+      out->measured.energy += e;
+      tiny += e < kTinyEnergy ? e : 0;
+    }
+    NormaliseTile(pass, g, energy, inverse);
+    CodeTile<kBits, Measure::kAlongAndSquare>(pass, g, inverse, &sums);
+    const float* along = sums.along[LastLevel(kBits)];
+    for (uint32_t i = 0; i < kTileTokens; ++i) {
+      float scale = along[i] > 0 ? along[i] / sums.square[i] : 0;
+      wanted[g * kTileTokens + i] = scale;
+      largest = largest < scale ? scale : largest;
+    }
+  }
+  float scales[kTqTokens], corrected[kTqTokens];
+  ChooseValueScales(largest, wanted, out, scales, corrected);
+  for (uint32_t g = 0; g < kTiles; ++g) {
+    alignas(64) float by_level[kTqLevels][kTileTokens];
+    for (int level = 0; level < kTqLevels; ++level) {
+      std::copy_n((level < 3 ? scales : corrected) + g * kTileTokens, kTileTokens, by_level[level]);
+    }
+    MissTile<kBits>(*pass.tables, pass.y.at(g), pass.y.row, pass.words->high + g * kTileTokens,
+                    pass.words->low + g * kTileTokens, by_level, &sums);
+    AddMisses<kBits>(sums, &out->measured);
+  }
+  FinishErrors<kBits>(tiny, &out->measured);
+  return -1;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace quire
+HWY_AFTER_NAMESPACE();
+#endif

@@ -1,0 +1,252 @@
+// Per-target: the quantiser's passes over one tile of 16 tokens. A sum over channels runs in ascending order in each
+// token's own lane, one rounded product and one rounded addition at a time, so every vector width gives the same bits.
+//
+// |y| and magnitudes stand for y and signed centroids: the sign of a code is y's, so products and squared differences are
+// the same.
+#if defined(QUIRE_CORE_CODEC_SIMD_QUANTISE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef QUIRE_CORE_CODEC_SIMD_QUANTISE_INL_H_
+#undef QUIRE_CORE_CODEC_SIMD_QUANTISE_INL_H_
+#else
+#define QUIRE_CORE_CODEC_SIMD_QUANTISE_INL_H_
+#endif
+
+#include <algorithm>
+
+#include "core/codec/quantiser_tables.h"
+#include "core/codec/simd/lanes-inl.h"
+#include "core/codec/tiles.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quire {
+namespace HWY_NAMESPACE {
+
+// Sums of one tile, by level.
+struct TileSums {
+  alignas(64) float along[kTqLevels][kTileTokens];  // ⟨|y|, c⟩
+  alignas(64) float square[kTileTokens];            // ⟨c, c⟩, all bits
+  alignas(64) float miss[kTqLevels][kTileTokens];   // ‖y − scale·c‖²
+};
+
+enum class Measure { kNothing, kAlongAllLevels, kAlongAndSquare };
+
+// How many levels' centroids are looked up by three bits of magnitude, and whether there is one more by all of them.
+constexpr int ShortLevels(int bits) { return std::min(bits, 4) - 1; }
+constexpr bool HasFullLevel(int bits) { return bits > 4; }
+constexpr int LastLevel(int bits) { return HasFullLevel(bits) ? 3 : ShortLevels(bits) - 1; }
+
+// The number of thresholds less than z, by halving: kBits − 1 comparisons.
+template <int kBits>
+HWY_INLINE VU CellOf(const QuantiserTables& tables, VF z) {
+  const DF d;
+  const DU du;
+  VU cell = hn::Zero(du);
+  if constexpr (kBits >= 2) {
+    auto above = hn::Gt(z, hn::Set(d, tables.search[0][0]));
+    cell = hn::IfThenElseZero(hn::RebindMask(du, above), hn::Set(du, 1u));
+    if constexpr (kBits >= 3) {
+      VF next = hn::IfThenElse(above, hn::Set(d, tables.search[1][1]), hn::Set(d, tables.search[1][0]));
+      auto take = [&](VF threshold) HWY_ATTR {
+        VU bit = hn::IfThenElseZero(hn::RebindMask(du, hn::Gt(z, threshold)), hn::Set(du, 1u));
+        cell = hn::Or(hn::Add(cell, cell), bit);
+      };
+      take(next);
+      if constexpr (kBits >= 4) take(Lookup<4>(tables.search[2], cell));
+      if constexpr (kBits >= 5) take(Lookup<8>(tables.search[3], cell));
+      if constexpr (kBits >= 6) take(Lookup<16>(tables.search[4], cell));
+      if constexpr (kBits >= 7) take(Lookup<32>(tables.search[5], cell));
+      if constexpr (kBits >= 8) take(Lookup<64>(tables.search[6], cell));
+    }
+  }
+  return cell;
+}
+
+// Codes of y · inverse, as words, and sums of what they stand for.
+template <int kBits, Measure kMeasure>
+HWY_NOINLINE void IndexTile(const QuantiserTables& tables, const float* HWY_RESTRICT y, size_t row,
+                          const float* HWY_RESTRICT inverse, uint32_t* HWY_RESTRICT high, uint32_t* HWY_RESTRICT low,
+                          TileSums* sums) {
+  const DF d;
+  const DU du;
+  for (size_t l = 0; l < kTileTokens; l += kLanes) {
+    VF factor = hn::LoadU(d, inverse + l);
+    VF along[kTqLevels], square = hn::Zero(d);
+    for (VF& sum : along) sum = hn::Zero(d);
+    for (uint32_t block = 0; block < tables.dim / 8; ++block) {
+      VU high_word = hn::Zero(du), low_word = hn::Zero(du);
+      for (size_t j = 0; j < 8; ++j) {
+        VF value = hn::LoadU(d, y + (8 * block + j) * row + l), magnitude = hn::Abs(value);
+        VU cell = CellOf<kBits>(tables, hn::Mul(magnitude, factor));
+        VU sign = hn::IfThenElseZero(hn::RebindMask(du, hn::Lt(value, hn::Zero(d))), hn::Set(du, 0x80000000u));
+        // The code at the top of a word; nibbles move down as more come.
+        VU top = hn::ShiftLeft<32 - kBits>(cell);
+        if constexpr (kBits > 4) {
+          VU rest = hn::And(top, hn::Set(du, 0x0FFFFFFFu));
+          low_word = hn::Or(hn::ShiftRight<4>(low_word), hn::ShiftLeft<4>(rest));
+          top = hn::And(top, hn::Set(du, 0x70000000u));
+        }
+        high_word = hn::Or(hn::ShiftRight<4>(high_word), hn::Or(top, sign));
+        if constexpr (kMeasure != Measure::kNothing) {
+          VU three = kBits >= 4 ? hn::ShiftRight<std::max(kBits - 4, 0)>(cell)
+                                : hn::ShiftLeft<std::max(4 - kBits, 0)>(cell);
+          if constexpr (kMeasure == Measure::kAlongAllLevels) {
+            for (int level = 0; level < ShortLevels(kBits); ++level) {
+              along[level] = hn::Add(along[level], hn::Mul(magnitude, Lookup<8>(tables.kept[level], three)));
+            }
+          }
+          if constexpr (kMeasure == Measure::kAlongAndSquare || HasFullLevel(kBits)) {
+            VF chosen;
+            if constexpr (HasFullLevel(kBits)) {
+              chosen = Lookup<size_t{1} << (kBits - 1)>(tables.full, cell);
+            } else {
+              chosen = Lookup<8>(tables.full, three);
+            }
+            constexpr int kLast = LastLevel(kBits);
+            along[kLast] = hn::Add(along[kLast], hn::Mul(magnitude, chosen));
+            if constexpr (kMeasure == Measure::kAlongAndSquare) square = hn::Add(square, hn::Mul(chosen, chosen));
+          }
+        }
+      }
+      hn::StoreU(high_word, du, high + block * kPlaneTokens + l);
+      if constexpr (kBits > 4) hn::StoreU(low_word, du, low + block * kPlaneTokens + l);
+    }
+    if constexpr (kMeasure != Measure::kNothing) {
+      for (int level = 0; level < kTqLevels; ++level) hn::Store(along[level], d, sums->along[level] + l);
+      hn::Store(square, d, sums->square + l);
+    }
+  }
+}
+
+// The whole magnitude of nibble 0 of a high and a low word, kBits − 1 bits.
+template <int kBits>
+HWY_INLINE VU WholeMagnitude(VU high, VU low) {
+  const DU du;
+  VU seven = hn::Or(hn::ShiftLeft<4>(hn::And(high, hn::Set(du, 7u))), hn::And(low, hn::Set(du, 15u)));
+  return hn::ShiftRight<8 - kBits>(seven);
+}
+
+// ‖y − scale·c‖² of each token after each level; scales [level][16].
+template <int kBits>
+HWY_NOINLINE void MissTile(const QuantiserTables& tables, const float* HWY_RESTRICT y, size_t row,
+                         const uint32_t* HWY_RESTRICT high, const uint32_t* HWY_RESTRICT low,
+                         const float (*HWY_RESTRICT scales)[kTileTokens], TileSums* sums) {
+  const DF d;
+  const DU du;
+  for (size_t l = 0; l < kTileTokens; l += kLanes) {
+    VF scale[kTqLevels], miss[kTqLevels];
+    for (int level = 0; level < kTqLevels; ++level) {
+      scale[level] = hn::LoadU(d, scales[level] + l);
+      miss[level] = hn::Zero(d);
+    }
+    for (uint32_t block = 0; block < tables.dim / 8; ++block) {
+      VU high_word = hn::LoadU(du, high + block * kPlaneTokens + l), low_word = high_word;
+      if constexpr (kBits > 4) low_word = hn::LoadU(du, low + block * kPlaneTokens + l);
+      for (size_t j = 0; j < 8; ++j) {
+        VF magnitude = hn::Abs(hn::LoadU(d, y + (8 * block + j) * row + l));
+        VU three = hn::And(high_word, hn::Set(du, 7u));
+        auto add = [&](int level, VF chosen) HWY_ATTR {
+          VF off = hn::Sub(magnitude, hn::Mul(scale[level], chosen));
+          miss[level] = hn::Add(miss[level], hn::Mul(off, off));
+        };
+        for (int level = 0; level < ShortLevels(kBits); ++level) add(level, Lookup<8>(tables.kept[level], three));
+        if constexpr (HasFullLevel(kBits)) {
+          add(3, Lookup<size_t{1} << (kBits - 1)>(tables.full, WholeMagnitude<kBits>(high_word, low_word)));
+          low_word = hn::ShiftRight<4>(low_word);
+        }
+        high_word = hn::ShiftRight<4>(high_word);
+      }
+    }
+    for (int level = 0; level < kTqLevels; ++level) hn::Store(miss[level], d, sums->miss[level] + l);
+  }
+}
+
+// y = scale · centroid (+ mean) of codes of kBits kept bits (2…4 by the high nibble; more by both); mean [d] or null.
+template <int kBits, bool kMean>
+HWY_NOINLINE void DequantiseTile(const QuantiserTables& tables, const uint32_t* HWY_RESTRICT high,
+                               const uint32_t* HWY_RESTRICT low, const float* HWY_RESTRICT scales,
+                               const float* HWY_RESTRICT mean, size_t row, float* HWY_RESTRICT y) {
+  const DF d;
+  const DU du;
+  const float* table = kBits > 4 ? tables.full : tables.kept[kBits - 2];
+  for (size_t l = 0; l < kTileTokens; l += kLanes) {
+    VF scale = hn::LoadU(d, scales + l);
+    for (uint32_t block = 0; block < tables.dim / 8; ++block) {
+      VU high_word = hn::LoadU(du, high + block * kPlaneTokens + l), low_word = high_word;
+      if constexpr (kBits > 4) low_word = hn::LoadU(du, low + block * kPlaneTokens + l);
+      for (size_t j = 0; j < 8; ++j) {
+        uint32_t c = 8 * block + j;
+        VF value;
+        if constexpr (kBits <= 4 && kLanes == 16) {
+          value = hn::Mul(scale, Lookup<16>(table, high_word));  // signs are in the table
+        } else {
+          VF chosen;
+          if constexpr (kBits > 4) {
+            chosen = Lookup<size_t{1} << (kBits - 1)>(table, WholeMagnitude<kBits>(high_word, low_word));
+          } else {
+            chosen = Lookup<8>(table, hn::And(high_word, hn::Set(du, 7u)));
+          }
+          VU sign = hn::And(hn::ShiftLeft<28>(high_word), hn::Set(du, 0x80000000u));
+          value = hn::Mul(scale, hn::BitCast(d, hn::Or(hn::BitCast(du, chosen), sign)));
+        }
+        if constexpr (kMean) value = hn::Add(value, hn::Set(d, mean[c]));
+        hn::StoreU(value, d, y + c * row + l);
+        high_word = hn::ShiftRight<4>(high_word);
+        if constexpr (kBits > 4) low_word = hn::ShiftRight<4>(low_word);
+      }
+    }
+  }
+}
+
+// Σ y² of each token.
+HWY_MAYBE_UNUSED static HWY_NOINLINE void EnergyTile(uint32_t dim, const float* HWY_RESTRICT y, size_t row, float* HWY_RESTRICT energy) {
+  const DF d;
+  VF sums[kTileTokens / kLanes];
+  for (VF& sum : sums) sum = hn::Zero(d);
+  for (uint32_t c = 0; c < dim; ++c) {
+    for (size_t v = 0; v < kTileTokens / kLanes; ++v) {
+      VF value = hn::LoadU(d, y + c * row + v * kLanes);
+      sums[v] = hn::Add(sums[v], hn::Mul(value, value));
+    }
+  }
+  for (size_t v = 0; v < kTileTokens / kLanes; ++v) hn::StoreU(sums[v], d, energy + v * kLanes);
+}
+
+// Adds the tile's tokens, in order, to each channel's sum.
+HWY_MAYBE_UNUSED static HWY_NOINLINE void AddChannelSums(uint32_t dim, const float* HWY_RESTRICT y, size_t row, float* HWY_RESTRICT sums) {
+  const DU8 d;
+  const DF8 df;
+  for (uint32_t c0 = 0; c0 < dim; c0 += kLanes8) {
+    VF8 sum = hn::LoadU(df, sums + c0);
+    for (size_t t0 = 0; t0 < kTileTokens; t0 += kLanes8) {
+      VU8 r[kLanes8];
+#pragma GCC unroll 8
+      for (size_t k = 0; k < kLanes8; ++k) r[k] = hn::BitCast(d, hn::LoadU(df, y + (c0 + k) * row + t0));
+      TransposeLanes(r);
+#pragma GCC unroll 8
+      for (size_t k = 0; k < kLanes8; ++k) sum = hn::Add(sum, hn::BitCast(df, r[k]));
+    }
+    hn::StoreU(sum, df, sums + c0);
+  }
+}
+
+// y −= mean, and the energies of what is left.
+HWY_MAYBE_UNUSED static HWY_NOINLINE void RemoveMeanTile(uint32_t dim, const float* HWY_RESTRICT mean, float* HWY_RESTRICT y, size_t row,
+                               float* HWY_RESTRICT energy) {
+  const DF d;
+  VF sums[kTileTokens / kLanes];
+  for (VF& sum : sums) sum = hn::Zero(d);
+  for (uint32_t c = 0; c < dim; ++c) {
+    VF by = hn::Set(d, mean[c]);
+    for (size_t v = 0; v < kTileTokens / kLanes; ++v) {
+      float* at = y + c * row + v * kLanes;
+      VF value = hn::Sub(hn::LoadU(d, at), by);
+      hn::StoreU(value, d, at);
+      sums[v] = hn::Add(sums[v], hn::Mul(value, value));
+    }
+  }
+  for (size_t v = 0; v < kTileTokens / kLanes; ++v) hn::StoreU(sums[v], d, energy + v * kLanes);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace quire
+HWY_AFTER_NAMESPACE();
+#endif

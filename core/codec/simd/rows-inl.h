@@ -1,0 +1,115 @@
+// Per-target: 16 rows of a strided tensor to a tile and back. Rows hold channels side by side, a tile tokens, so this is a
+// transpose; two 16-bit channels travel in one 32-bit lane.
+#if defined(QUIRE_CORE_CODEC_SIMD_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef QUIRE_CORE_CODEC_SIMD_ROWS_INL_H_
+#undef QUIRE_CORE_CODEC_SIMD_ROWS_INL_H_
+#else
+#define QUIRE_CORE_CODEC_SIMD_ROWS_INL_H_
+#endif
+
+#include "core/base/dtype.h"
+#include "core/codec/simd/lanes-inl.h"
+#include "core/codec/tiles.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quire {
+namespace HWY_NAMESPACE {
+
+// y[c][t] = rows[t][c] with the sign bit flips[c].
+template <DType kType>
+HWY_INLINE void LoadRows(const uint8_t* const* HWY_RESTRICT rows, uint32_t dim, const uint32_t* HWY_RESTRICT flips,
+                         size_t row, float* HWY_RESTRICT y) {
+  const DU8 d;
+  constexpr size_t kWords = kType == DType::kF32 ? 1 : 2;  // channels a lane
+  for (uint32_t c0 = 0; c0 < dim; c0 += kWords * kLanes8) {
+    for (size_t t0 = 0; t0 < kTileTokens; t0 += kLanes8) {
+      VU8 r[kLanes8];
+#pragma GCC unroll 8
+      for (size_t k = 0; k < kLanes8; ++k) {
+        r[k] = hn::LoadU(d, reinterpret_cast<const uint32_t*>(rows[t0 + k] + c0 * SizeOf(kType)));
+      }
+      TransposeLanes(r);
+#pragma GCC unroll 8
+      for (size_t k = 0; k < kLanes8; ++k) {
+        uint32_t c = c0 + static_cast<uint32_t>(kWords * k);
+        float* to = y + c * row + t0;
+        auto put = [&](uint32_t channel, VU8 bits, float* at) HWY_ATTR {
+          hn::StoreU(hn::Xor(bits, hn::Set(d, flips[channel])), d, reinterpret_cast<uint32_t*>(at));
+        };
+        if constexpr (kType == DType::kF32) {
+          put(c, r[k], to);
+        } else if constexpr (kType == DType::kBf16) {
+          put(c, hn::ShiftLeft<16>(r[k]), to);
+          put(c + 1, hn::And(r[k], hn::Set(d, 0xFFFF0000u)), to + row);
+        } else {
+          put(c, F16ToF32Bits(d, hn::And(r[k], hn::Set(d, 0xFFFFu))), to);
+          put(c + 1, F16ToF32Bits(d, hn::ShiftRight<16>(r[k])), to + row);
+        }
+      }
+    }
+  }
+}
+
+HWY_MAYBE_UNUSED static HWY_NOINLINE void LoadTile(DType type, const uint8_t* const* rows, uint32_t dim, const uint32_t* flips, size_t row,
+                         float* y) {
+  switch (type) {
+    case DType::kBf16:
+      return LoadRows<DType::kBf16>(rows, dim, flips, row, y);
+    case DType::kF16:
+      return LoadRows<DType::kF16>(rows, dim, flips, row, y);
+    case DType::kF32:
+      return LoadRows<DType::kF32>(rows, dim, flips, row, y);
+  }
+}
+
+template <DType kType>
+HWY_INLINE void StoreRows(const float* HWY_RESTRICT y, size_t row, uint32_t dim, const uint32_t* HWY_RESTRICT flips,
+                          uint8_t* const* HWY_RESTRICT rows) {
+  const DU8 d;
+  const DF8 df;
+  constexpr size_t kWords = kType == DType::kF32 ? 1 : 2;
+  for (uint32_t c0 = 0; c0 < dim; c0 += kWords * kLanes8) {
+    for (size_t t0 = 0; t0 < kTileTokens; t0 += kLanes8) {
+      VU8 r[kLanes8];
+#pragma GCC unroll 8
+      for (size_t k = 0; k < kLanes8; ++k) {
+        uint32_t c = c0 + static_cast<uint32_t>(kWords * k);
+        auto get = [&](uint32_t channel) HWY_ATTR {
+          VU8 bits = hn::BitCast(d, hn::LoadU(df, y + channel * row + t0));
+          return hn::Xor(bits, hn::Set(d, flips[channel]));
+        };
+        if constexpr (kType == DType::kF32) {
+          r[k] = get(c);
+        } else if constexpr (kType == DType::kBf16) {
+          const hn::Repartition<uint16_t, DU8> d16;
+          VU8 even = RoundToBf16(d, hn::BitCast(df, get(c))), odd = RoundToBf16(d, hn::BitCast(df, get(c + 1)));
+          r[k] = hn::BitCast(d, hn::OddEven(hn::BitCast(d16, odd), hn::BitCast(d16, hn::ShiftRight<16>(even))));
+        } else {
+          r[k] = hn::Or(F32ToF16Bits(d, get(c)), hn::ShiftLeft<16>(F32ToF16Bits(d, get(c + 1))));
+        }
+      }
+      TransposeLanes(r);
+#pragma GCC unroll 8
+      for (size_t k = 0; k < kLanes8; ++k) {
+        hn::StoreU(r[k], d, reinterpret_cast<uint32_t*>(rows[t0 + k] + c0 * SizeOf(kType)));
+      }
+    }
+  }
+}
+
+HWY_MAYBE_UNUSED static HWY_NOINLINE void StoreTile(DType type, const float* y, size_t row, uint32_t dim, const uint32_t* flips,
+                          uint8_t* const* rows) {
+  switch (type) {
+    case DType::kBf16:
+      return StoreRows<DType::kBf16>(y, row, dim, flips, rows);
+    case DType::kF16:
+      return StoreRows<DType::kF16>(y, row, dim, flips, rows);
+    case DType::kF32:
+      return StoreRows<DType::kF32>(y, row, dim, flips, rows);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace quire
+HWY_AFTER_NAMESPACE();
+#endif
