@@ -58,7 +58,7 @@ TEST(QuireEval, DivergencesAreThoseTheCodecWasChosenFor) {
   ASSERT_EQ(by_codec.size(), 3u);
   EXPECT_EQ(by_codec["tq:k4v4"]["scored_tokens"], 4 * 512);
   EXPECT_LE(by_codec["tq:k4v4"]["kl_mean"], 2.5e-3);
-  EXPECT_GE(by_codec["tq:k4v4"]["top1"], 0.975);
+  EXPECT_GE(by_codec["tq:k4v4"]["top1"], 0.965);
   EXPECT_LE(by_codec["tq:k8v8"]["kl_mean"], 2e-5);
   EXPECT_GE(by_codec["tq:k8v8"]["top1"], 0.997);
   EXPECT_LE(by_codec["tq:k2v2"]["kl_mean"], 6e-2);
