@@ -310,7 +310,9 @@ TEST_F(InferenceServiceTest, AFailingEngineSaysWhy) {
 }
 
 TEST_F(InferenceServiceTest, PrefixFromTheStore) {
-  store_ = *store::LocalStore::Create({.host_bytes = 16 << 20});
+  store::LocalStoreOptions store_options;
+  store_options.host_bytes = 16 << 20;
+  store_ = *store::LocalStore::Create(store_options);
   Serve();
   EXPECT_TRUE(Load().store_connected());
   std::string prompt(300, 'q');
