@@ -1,6 +1,8 @@
 #include "services/store/client/remote_store.h"
 
 #include <algorithm>
+#include <mutex>
+#include <shared_mutex>
 #include <thread>
 #include <utility>
 
@@ -41,7 +43,7 @@ absl::Status RemoteStore::Retry(Deadline deadline, const Call& call,
         static_cast<int64_t>(static_cast<double>(pause.count()) * absl::Uniform(random, 0.5, 1.5)));
     if (system_clock::now() + wait >= deadline) return status;
     std::this_thread::sleep_for(wait);
-    pause *= 2;
+    pause = std::min(2 * pause, options_.longest_pause);
   }
 }
 
@@ -56,7 +58,7 @@ absl::Status RemoteStore::WithLayout(Deadline deadline, const Digest& fingerprin
 }
 
 std::shared_ptr<const Layout> RemoteStore::Known(const Digest& fingerprint) const {
-  absl::ReaderMutexLock lock(&mu_);
+  std::shared_lock lock(mu_);
   auto it = layouts_.find(fingerprint);
   return it == layouts_.end() ? nullptr : it->second;
 }
@@ -67,7 +69,7 @@ absl::StatusOr<std::shared_ptr<const BlockCodec>> RemoteStore::Codec(const Diges
   std::pair<Digest, Part> key(fingerprint, part);
   std::shared_ptr<const Layout> layout;
   {
-    absl::ReaderMutexLock lock(&mu_);
+    std::shared_lock lock(mu_);
     if (auto it = codecs_.find(key); it != codecs_.end()) return it->second;
     auto it = layouts_.find(fingerprint);
     if (it == layouts_.end())
@@ -76,7 +78,7 @@ absl::StatusOr<std::shared_ptr<const BlockCodec>> RemoteStore::Codec(const Diges
   }
   QUIRE_RETURN_IF_ERROR(part.Validate(*layout));
   QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<const BlockCodec> codec, BlockCodec::Create(*layout, part));
-  absl::MutexLock lock(&mu_);
+  std::lock_guard lock(mu_);
   if (codecs_.size() >= kCachedCodecs) codecs_.clear();
   return codecs_.try_emplace(key, std::move(codec)).first->second;
 }
@@ -99,7 +101,7 @@ absl::StatusOr<Digest> RemoteStore::RegisterLayout(const Layout& layout) {
     return absl::InternalError(
         "store and client disagree on the layout's fingerprint: their versions differ");
   }
-  absl::MutexLock lock(&mu_);
+  std::lock_guard lock(mu_);
   layouts_.try_emplace(fingerprint, std::make_shared<const Layout>(layout));
   return fingerprint;
 }

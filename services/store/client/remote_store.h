@@ -12,12 +12,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <shared_mutex>
 #include <span>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
-#include "absl/synchronization/mutex.h"
 #include "services/store/api/kv_store.h"
 
 namespace quire::store {
@@ -27,7 +26,8 @@ struct RemoteStoreOptions {
   std::chrono::milliseconds stream_timeout{
       60'000};  // a whole Get (unless GetOptions.timeout says less) or Put session
   int max_tries = 3;
-  std::chrono::milliseconds first_pause{20};  // before the second try; doubles, times a random 0.5…1.5
+  // Before the second try; then it doubles up to the longest. Each is taken times a random 0.5…1.5.
+  std::chrono::milliseconds first_pause{20}, longest_pause{500};
 };
 
 // Thread-safe.
@@ -67,10 +67,9 @@ class RemoteStore : public KvStore {
 
   const RemoteStoreOptions options_;
   std::unique_ptr<Stubs> stubs_;
-  mutable absl::Mutex mu_;
-  absl::flat_hash_map<Digest, std::shared_ptr<const Layout>> layouts_ ABSL_GUARDED_BY(mu_);
-  absl::flat_hash_map<std::pair<Digest, Part>, std::shared_ptr<const BlockCodec>> codecs_
-      ABSL_GUARDED_BY(mu_);
+  mutable std::shared_mutex mu_;  // guards all below
+  absl::flat_hash_map<Digest, std::shared_ptr<const Layout>> layouts_;
+  absl::flat_hash_map<std::pair<Digest, Part>, std::shared_ptr<const BlockCodec>> codecs_;
 };
 
 }  // namespace quire::store

@@ -1,5 +1,7 @@
 #include "services/store/engine/counters.h"
 
+#include <mutex>
+
 namespace quire::store {
 
 using runtime::AddCounter;
@@ -66,7 +68,7 @@ void StoreCounters::Removed(const StoredObject& object, Gone why) {
 }
 
 void StoreCounters::PublishHeld() {
-  absl::MutexLock lock(&gauges_mu_);
+  std::lock_guard lock(gauges_mu_);
   auto stored = static_cast<double>(stored_bytes.load(std::memory_order_relaxed));
   auto raw = static_cast<double>(bf16_bytes.load(std::memory_order_relaxed));
   blocks_gauge_.Set(static_cast<double>(blocks.load(std::memory_order_relaxed)));

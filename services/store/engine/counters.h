@@ -6,8 +6,8 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 
-#include "absl/synchronization/mutex.h"
 #include "services/runtime/metrics.h"
 #include "services/store/engine/index.h"
 
@@ -37,7 +37,7 @@ class StoreCounters {
   prometheus::Counter &lookups_, &hit_tokens_, &miss_tokens_, &stored_, &evicted_, &deleted_,
       &checksum_failures_;
   prometheus::Gauge &blocks_gauge_, &stored_bytes_gauge_, &raw_bytes_gauge_, &ratio_gauge_, &sessions_gauge_;
-  absl::Mutex gauges_mu_;  // so that the gauges' last values are the latest ones
+  std::mutex gauges_mu_;  // so that the gauges' last values are the latest ones
 };
 
 }  // namespace quire::store

@@ -1,5 +1,7 @@
 #include "services/store/engine/eviction.h"
 
+#include <mutex>
+
 namespace quire::store {
 
 void LruPolicy::Queue(EvictionEntry* entry) {
@@ -16,24 +18,24 @@ void LruPolicy::Forget(EvictionEntry* entry) {
 }
 
 void LruPolicy::Add(EvictionEntry* entry) {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard lock(mu_);
   if (entry->queued == 0 && entry->parked_until == 0) Queue(entry);
 }
 
 void LruPolicy::Remove(EvictionEntry* entry) {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard lock(mu_);
   Forget(entry);
 }
 
 void LruPolicy::Park(EvictionEntry* entry, int64_t until_ms) {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard lock(mu_);
   Forget(entry);
   entry->parked_until = until_ms;
   parked_.emplace(until_ms, entry);
 }
 
 std::optional<BlockName> LruPolicy::PopVictim(uint64_t before, int64_t now_ms) {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard lock(mu_);
   while (!parked_.empty() && parked_.begin()->first <= now_ms) {
     EvictionEntry* entry = parked_.begin()->second;
     Forget(entry);

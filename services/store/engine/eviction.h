@@ -3,13 +3,12 @@
 
 #include <atomic>
 #include <cstdint>
+#include <mutex>
 #include <optional>
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
-#include "absl/synchronization/mutex.h"
 #include "core/base/digest.h"
 
 namespace quire::store {
@@ -70,12 +69,13 @@ class LruPolicy : public EvictionPolicy {
   std::optional<BlockName> PopVictim(uint64_t before, int64_t now_ms) override;
 
  private:
-  void Queue(EvictionEntry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Forget(EvictionEntry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // REQUIRE: mu_ is held.
+  void Queue(EvictionEntry* entry);
+  void Forget(EvictionEntry* entry);
 
-  absl::Mutex mu_;
-  absl::btree_map<uint64_t, EvictionEntry*> queue_ ABSL_GUARDED_BY(mu_);
-  absl::btree_set<std::pair<int64_t, EvictionEntry*>> parked_ ABSL_GUARDED_BY(mu_);
+  std::mutex mu_;  // guards all below
+  absl::btree_map<uint64_t, EvictionEntry*> queue_;
+  absl::btree_set<std::pair<int64_t, EvictionEntry*>> parked_;
 };
 
 }  // namespace quire::store

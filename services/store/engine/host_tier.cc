@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <mutex>
 #include <string>
 
 #include "absl/strings/numbers.h"
@@ -47,7 +48,7 @@ class HostTier::Object : public TierObject {
   Object(std::shared_ptr<HostTier> tier, ExtentAllocator::Handle handle, uint8_t* data, uint64_t bytes)
       : tier_(std::move(tier)), handle_(handle), data_(data), bytes_(bytes) {}
   ~Object() override {
-    absl::MutexLock lock(&tier_->mu_);
+    std::lock_guard lock(tier_->mu_);
     tier_->allocator_.Free(handle_);
   }
 
@@ -101,7 +102,7 @@ absl::StatusOr<std::shared_ptr<HostTier>> HostTier::Create(uint64_t bytes, bool 
 HostTier::~HostTier() { munmap(base_, capacity_); }
 
 absl::StatusOr<std::shared_ptr<TierObject>> HostTier::Stage(uint64_t bytes) {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard lock(mu_);
   std::optional<ExtentAllocator::Handle> handle = allocator_.Allocate(bytes);
   if (!handle) {
     return absl::ResourceExhaustedError(absl::StrCat("host tier has no free room of ", bytes, " bytes (",
@@ -111,7 +112,7 @@ absl::StatusOr<std::shared_ptr<TierObject>> HostTier::Stage(uint64_t bytes) {
 }
 
 uint64_t HostTier::used_bytes() const {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard lock(mu_);
   return allocator_.used();
 }
 

@@ -3,10 +3,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "services/store/engine/allocator.h"
 #include "services/store/engine/tier.h"
 
@@ -32,8 +31,8 @@ class HostTier : public StorageTier, public std::enable_shared_from_this<HostTie
 
   uint8_t* const base_;
   const uint64_t capacity_;
-  mutable absl::Mutex mu_;
-  ExtentAllocator allocator_ ABSL_GUARDED_BY(mu_);
+  mutable std::mutex mu_;  // guards allocator_
+  ExtentAllocator allocator_;
 };
 
 }  // namespace quire::store

@@ -1,6 +1,7 @@
 #include "services/store/engine/index.h"
 
 #include <algorithm>
+#include <mutex>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -40,7 +41,7 @@ std::optional<BlockName> BlockIndex::Settle(Shard& shard, Node* node) {
 BlockState BlockIndex::Look(const BlockName& name, const Part& part, const Mark& mark) {
   BlockState state;
   Shard& shard = ShardOf(name);
-  absl::ReaderMutexLock lock(&shard.mu);
+  std::lock_guard lock(shard.mu);
   Node* node = shard.Find(name);
   if (node == nullptr) return state;
   const StoredObjectPtr* object = node->Covering(part);
@@ -64,7 +65,7 @@ BlockState BlockIndex::Look(const BlockName& name, const Part& part, const Mark&
 StoredObjectPtr BlockIndex::Pin(const BlockName& name, const BlockIdentity& identity, const Part& part,
                                 uint64_t tick) {
   Shard& shard = ShardOf(name);
-  absl::ReaderMutexLock lock(&shard.mu);
+  std::lock_guard lock(shard.mu);
   Node* node = shard.Find(name);
   if (node == nullptr || !node->is(identity)) return nullptr;
   const StoredObjectPtr* object = node->Covering(part);
@@ -76,7 +77,7 @@ StoredObjectPtr BlockIndex::Pin(const BlockName& name, const BlockIdentity& iden
 absl::StatusOr<bool> BlockIndex::Announce(const BlockName& name, const BlockIdentity& identity,
                                           const Part& part, uint64_t tick) {
   Shard& shard = ShardOf(name);
-  absl::MutexLock lock(&shard.mu);
+  std::lock_guard lock(shard.mu);
   if (Node* node = shard.Find(name); node != nullptr && node->linked) {
     if (!node->is(identity))
       return absl::InvalidArgumentError("the block is stored with another parent or index");
@@ -93,7 +94,7 @@ void BlockIndex::Unannounce(const BlockName& name) {
   std::optional<BlockName> parent;
   {
     Shard& shard = ShardOf(name);
-    absl::MutexLock lock(&shard.mu);
+    std::lock_guard lock(shard.mu);
     Node* node = shard.Find(name);
     --node->writers;  // the writer kept the node
     parent = Settle(shard, node);
@@ -103,7 +104,7 @@ void BlockIndex::Unannounce(const BlockName& name) {
 
 absl::StatusOr<uint32_t> BlockIndex::StoredIndex(const BlockName& name) {
   Shard& shard = ShardOf(name);
-  absl::ReaderMutexLock lock(&shard.mu);
+  std::lock_guard lock(shard.mu);
   Node* node = shard.Find(name);
   if (node == nullptr || node->parts.empty()) return absl::NotFoundError("the block is not stored");
   return node->index;
@@ -111,7 +112,7 @@ absl::StatusOr<uint32_t> BlockIndex::StoredIndex(const BlockName& name) {
 
 absl::Status BlockIndex::HoldParent(const BlockName& name) {
   Shard& shard = ShardOf(name);
-  absl::MutexLock lock(&shard.mu);
+  std::lock_guard lock(shard.mu);
   Node* node = shard.Find(name);
   if (node == nullptr || node->parts.empty())
     return absl::FailedPreconditionError("the block's parent is not stored");
@@ -123,7 +124,7 @@ absl::Status BlockIndex::HoldParent(const BlockName& name) {
 void BlockIndex::ReleaseParent(const BlockName& name) {
   for (std::optional<BlockName> next = name; next;) {
     Shard& shard = ShardOf(*next);
-    absl::MutexLock lock(&shard.mu);
+    std::lock_guard lock(shard.mu);
     Node* node = shard.Find(*next);
     --node->children;  // the child or hold kept the node
     next = Settle(shard, node);
@@ -138,7 +139,7 @@ absl::StatusOr<StoredObjectPtr> BlockIndex::Insert(const BlockName& name, const 
   absl::Status status;
   {
     Shard& shard = ShardOf(name);
-    absl::MutexLock lock(&shard.mu);
+    std::lock_guard lock(shard.mu);
     Node* node = shard.FindOrAdd(name);
     if (!node->is(identity)) {
       status = absl::InvalidArgumentError("the block is stored with another parent or index");
@@ -167,7 +168,7 @@ std::vector<StoredObjectPtr> BlockIndex::Evict(const BlockName& name, int64_t no
   std::optional<BlockName> parent;
   {
     Shard& shard = ShardOf(name);
-    absl::MutexLock lock(&shard.mu);
+    std::lock_guard lock(shard.mu);
     Node* node = shard.Find(name);
     if (node == nullptr || node->parts.empty() || node->children > 0) return out;
     if (int64_t until = node->leased_until.load(std::memory_order_relaxed); until > now_ms) {
@@ -194,7 +195,7 @@ std::vector<StoredObjectPtr> BlockIndex::Delete(const BlockName& name, bool forc
   std::optional<BlockName> parent;
   {
     Shard& shard = ShardOf(name);
-    absl::MutexLock lock(&shard.mu);
+    std::lock_guard lock(shard.mu);
     Node* node = shard.Find(name);
     if (node == nullptr || node->parts.empty()) return out;
     if (!force && node->leased_until.load(std::memory_order_relaxed) > now_ms) return out;
@@ -210,7 +211,7 @@ bool BlockIndex::Drop(const BlockName& name, const StoredObjectPtr& object) {
   std::optional<BlockName> parent;
   {
     Shard& shard = ShardOf(name);
-    absl::MutexLock lock(&shard.mu);
+    std::lock_guard lock(shard.mu);
     Node* node = shard.Find(name);
     if (node == nullptr) return false;
     auto it = std::find(node->parts.begin(), node->parts.end(), object);
@@ -225,7 +226,7 @@ bool BlockIndex::Drop(const BlockName& name, const StoredObjectPtr& object) {
 size_t BlockIndex::nodes() const {
   size_t count = 0;
   for (const Shard& shard : shards_) {
-    absl::ReaderMutexLock lock(&shard.mu);
+    std::lock_guard lock(shard.mu);
     count += shard.nodes.size();
   }
   return count;

@@ -16,15 +16,14 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "services/store/api/kv_store.h"
 #include "services/store/engine/eviction.h"
 #include "services/store/engine/tier.h"
@@ -105,22 +104,23 @@ class BlockIndex {
     const StoredObjectPtr* Covering(const Part& part) const;
   };
   struct Shard {
-    mutable absl::Mutex mu;
-    absl::flat_hash_map<BlockName, std::unique_ptr<Node>> nodes ABSL_GUARDED_BY(mu);
-    Node* Find(const BlockName& name) const ABSL_SHARED_LOCKS_REQUIRED(mu) {
+    mutable std::mutex mu;  // guards the map and what its nodes hold, but for their atomics
+    absl::flat_hash_map<BlockName, std::unique_ptr<Node>> nodes;
+    // REQUIRES: mu is held.
+    Node* Find(const BlockName& name) const {
       auto it = nodes.find(name);
       return it == nodes.end() ? nullptr : it->second.get();
     }
-    Node* FindOrAdd(const BlockName& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+    Node* FindOrAdd(const BlockName& name);
   };
   static constexpr size_t kShards = 64;
   static_assert(sizeof(size_t) == 8);
 
   // By the hash's top bits: the maps inside the shards use the low ones.
   Shard& ShardOf(const BlockName& name) { return shards_[absl::Hash<BlockName>{}(name) >> 58]; }
-  // What a change of a node's counts brings with it: a candidate for eviction, or the node's end; then the
-  // parent to release is returned.
-  std::optional<BlockName> Settle(Shard& shard, Node* node) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mu);
+  // REQUIRES: shard.mu is held. What a change of a node's counts brings with it: a candidate for eviction, or
+  // the node's end; then the parent to release is returned.
+  std::optional<BlockName> Settle(Shard& shard, Node* node);
 
   EvictionPolicy* const policy_;
   std::array<Shard, kShards> shards_;

@@ -1,6 +1,8 @@
 #include "services/store/engine/layouts.h"
 
 #include <algorithm>
+#include <mutex>
+#include <shared_mutex>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
@@ -16,11 +18,11 @@ absl::StatusOr<Part> KnownLayout::Resolve(const Part& part) const {
 
 absl::StatusOr<std::shared_ptr<const BlockCodec>> KnownLayout::Codec(const Part& part) const {
   {
-    absl::ReaderMutexLock lock(&mu_);
+    std::shared_lock lock(mu_);
     if (auto it = codecs_.find(part); it != codecs_.end()) return it->second;
   }
   QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<const BlockCodec> codec, BlockCodec::Create(layout, part));
-  absl::MutexLock lock(&mu_);
+  std::lock_guard lock(mu_);
   if (codecs_.size() >= kCachedCodecs) codecs_.clear();  // whoever uses one holds it
   return codecs_.try_emplace(part, std::move(codec)).first->second;
 }
@@ -28,7 +30,7 @@ absl::StatusOr<std::shared_ptr<const BlockCodec>> KnownLayout::Codec(const Part&
 absl::StatusOr<std::shared_ptr<const KnownLayout>> LayoutRegistry::Register(const Layout& layout) {
   QUIRE_RETURN_IF_ERROR(layout.Validate());
   Digest fingerprint = layout.Fingerprint();
-  absl::MutexLock lock(&mu_);
+  std::lock_guard lock(mu_);
   if (auto it = layouts_.find(fingerprint); it != layouts_.end()) return it->second;
   if (layouts_.size() >= kMaxLayouts) {
     return absl::ResourceExhaustedError(absl::StrCat("the store knows ", kMaxLayouts, " layouts, its limit"));
@@ -39,7 +41,7 @@ absl::StatusOr<std::shared_ptr<const KnownLayout>> LayoutRegistry::Register(cons
 }
 
 absl::StatusOr<std::shared_ptr<const KnownLayout>> LayoutRegistry::Find(const Digest& fingerprint) const {
-  absl::ReaderMutexLock lock(&mu_);
+  std::shared_lock lock(mu_);
   auto it = layouts_.find(fingerprint);
   if (it == layouts_.end()) {
     return absl::NotFoundError(absl::StrCat("layout with fingerprint ", fingerprint.Hex().substr(0, 16),
@@ -49,7 +51,7 @@ absl::StatusOr<std::shared_ptr<const KnownLayout>> LayoutRegistry::Find(const Di
 }
 
 uint64_t LayoutRegistry::size() const {
-  absl::ReaderMutexLock lock(&mu_);
+  std::shared_lock lock(mu_);
   return layouts_.size();
 }
 

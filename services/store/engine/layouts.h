@@ -3,12 +3,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <shared_mutex>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "core/block/layout.h"
 #include "core/block/object.h"
 
@@ -31,8 +30,8 @@ class KnownLayout {
 
  private:
   static constexpr size_t kCachedCodecs = 64;
-  mutable absl::Mutex mu_;
-  mutable absl::flat_hash_map<Part, std::shared_ptr<const BlockCodec>> codecs_ ABSL_GUARDED_BY(mu_);
+  mutable std::shared_mutex mu_;  // guards codecs_
+  mutable absl::flat_hash_map<Part, std::shared_ptr<const BlockCodec>> codecs_;
 };
 
 // Thread-safe. Layouts stay until the registry dies.
@@ -47,8 +46,8 @@ class LayoutRegistry {
   uint64_t size() const;
 
  private:
-  mutable absl::Mutex mu_;
-  absl::flat_hash_map<Digest, std::shared_ptr<const KnownLayout>> layouts_ ABSL_GUARDED_BY(mu_);
+  mutable std::shared_mutex mu_;  // guards layouts_
+  absl::flat_hash_map<Digest, std::shared_ptr<const KnownLayout>> layouts_;
 };
 
 // Sizes that an object of this part can have: between the smallest header with one level and the largest

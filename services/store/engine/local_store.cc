@@ -2,6 +2,8 @@
 
 #include <spdlog/spdlog.h>
 
+#include <mutex>
+#include <shared_mutex>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -63,13 +65,13 @@ absl::StatusOr<LocalStore::View> LocalStore::Resolve(const Namespace& ns, const 
   View view;
   QUIRE_ASSIGN_OR_RETURN(view.layout, layouts_.Find(ns.fingerprint));
   QUIRE_ASSIGN_OR_RETURN(view.part, view.layout->Resolve(part));
-  absl::ReaderMutexLock lock(&tenants_mu_);
+  std::shared_lock lock(tenants_mu_);
   if (auto it = tenants_.find(ns.tenant); it != tenants_.end()) view.tenant = it->second;
   return view;
 }
 
 absl::StatusOr<uint32_t> LocalStore::AddTenant(const std::string& tenant) {
-  absl::MutexLock lock(&tenants_mu_);
+  std::lock_guard lock(tenants_mu_);
   if (auto it = tenants_.find(tenant); it != tenants_.end()) return it->second;
   if (tenants_.size() >= options_.max_tenants) {
     return absl::ResourceExhaustedError(
@@ -190,7 +192,7 @@ absl::Status LocalStore::TakeBudget(std::span<const BlockAnnounce> blocks, std::
   if (!encode) {
     for (uint32_t i : wanted) bytes += blocks[i].bytes;
   }
-  absl::MutexLock lock(&budget_mu_);
+  std::lock_guard lock(budget_mu_);
   if (sessions_ >= options_.max_put_sessions) {
     return absl::ResourceExhaustedError(absl::StrCat(sessions_, " put sessions are open, the limit"));
   }

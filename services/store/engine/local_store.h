@@ -12,13 +12,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <shared_mutex>
 #include <span>
 #include <string>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
-#include "absl/synchronization/mutex.h"
 #include "services/store/api/kv_store.h"
 #include "services/store/engine/counters.h"
 #include "services/store/engine/eviction.h"
@@ -109,14 +109,14 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
   std::unique_ptr<EvictionPolicy> policy_;
   BlockIndex index_;
 
-  mutable absl::Mutex tenants_mu_;
-  absl::flat_hash_map<std::string, uint32_t> tenants_ ABSL_GUARDED_BY(tenants_mu_);
+  mutable std::shared_mutex tenants_mu_;  // guards tenants_
+  absl::flat_hash_map<std::string, uint32_t> tenants_;
 
-  absl::Mutex budget_mu_;  // what open sessions may still announce
-  uint32_t sessions_ ABSL_GUARDED_BY(budget_mu_) = 0;
-  uint64_t announced_bytes_ ABSL_GUARDED_BY(budget_mu_) = 0;
-  uint64_t announced_blocks_ ABSL_GUARDED_BY(budget_mu_) = 0;
-  uint64_t staged_raw_bytes_ ABSL_GUARDED_BY(budget_mu_) = 0;
+  std::mutex budget_mu_;  // guards what open sessions hold of their limits:
+  uint32_t sessions_ = 0;
+  uint64_t announced_bytes_ = 0;
+  uint64_t announced_blocks_ = 0;
+  uint64_t staged_raw_bytes_ = 0;
 
   std::atomic<uint64_t> next_lease_{1};
   std::atomic<int64_t> corrupt_next_{0};

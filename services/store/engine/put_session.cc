@@ -1,5 +1,6 @@
 #include "services/store/engine/put_session.h"
 
+#include <mutex>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -28,13 +29,13 @@ LocalPutSession::~LocalPutSession() {
     if (slots_[i].state == Slot::kOpen) Close(slots_[i], Slot::kFailed);
   }
   store_->counters_.SessionClosed();
-  absl::MutexLock lock(&store_->budget_mu_);
+  std::lock_guard lock(store_->budget_mu_);
   --store_->sessions_;
 }
 
 void LocalPutSession::ReleaseRaw(Slot& slot) {
   if (slot.raw.empty()) return;
-  absl::MutexLock lock(&store_->budget_mu_);
+  std::lock_guard lock(store_->budget_mu_);
   store_->staged_raw_bytes_ -= slot.raw.size();
   slot.raw = {};
 }
@@ -46,7 +47,7 @@ void LocalPutSession::Close(Slot& slot, Slot::State state) {
   if (slot.holds_parent) store_->index_.ReleaseParent(NameOf(slot.announced.identity.parent));
   slot.holds_parent = false;
   store_->index_.Unannounce(NameOf(slot.announced.identity.key));
-  absl::MutexLock lock(&store_->budget_mu_);
+  std::lock_guard lock(store_->budget_mu_);
   if (!encode_) store_->announced_bytes_ -= slot.announced.bytes;
   --store_->announced_blocks_;
 }
@@ -66,7 +67,7 @@ absl::Status LocalPutSession::Begin(Slot& slot) {
     QUIRE_ASSIGN_OR_RETURN(slot.room, store_->StageWithEviction(slot.announced.bytes));
     return absl::OkStatus();
   }
-  absl::MutexLock lock(&store_->budget_mu_);
+  std::lock_guard lock(store_->budget_mu_);
   if (store_->staged_raw_bytes_ + slot.announced.bytes > store_->options_.max_staged_raw_bytes) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "raw KV waiting to be encoded: ", store_->staged_raw_bytes_, " bytes and ", slot.announced.bytes,

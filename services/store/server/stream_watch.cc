@@ -1,10 +1,9 @@
 #include "services/store/server/stream_watch.h"
 
 #include <algorithm>
+#include <mutex>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 
 namespace quire::store {
 namespace {
@@ -22,18 +21,17 @@ StreamWatch::StreamWatch(std::chrono::milliseconds idle_limit)
 
 StreamWatch::~StreamWatch() {
   {
-    absl::MutexLock lock(&mu_);
+    std::lock_guard lock(mu_);
     stopping_ = true;
   }
+  changed_.notify_all();
   thread_.join();
 }
 
 void StreamWatch::Run() {
-  absl::MutexLock lock(&mu_);
-  auto busy = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return stopping_ || !streams_.empty(); };
-  auto stop = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return stopping_; };
+  std::unique_lock lock(mu_);
   while (true) {
-    mu_.Await(absl::Condition(&busy));
+    changed_.wait(lock, [this] { return stopping_ || !streams_.empty(); });
     if (stopping_) return;
     int64_t now = SteadyMs(), oldest = now;
     for (Stream* stream : streams_) {
@@ -44,21 +42,22 @@ void StreamWatch::Run() {
         stream->context_.TryCancel();
       }
     }
-    if (mu_.AwaitWithTimeout(absl::Condition(&stop),
-                             absl::Milliseconds(std::max<int64_t>(1, oldest + idle_limit_.count() - now)))) {
-      return;
-    }
+    std::chrono::milliseconds pause(std::max<int64_t>(1, oldest + idle_limit_.count() - now));
+    if (changed_.wait_for(lock, pause, [this] { return stopping_; })) return;
   }
 }
 
 StreamWatch::Stream::Stream(StreamWatch& watch, grpc::ServerContext& context)
     : watch_(watch), context_(context), last_ms_(SteadyMs()) {
-  absl::MutexLock lock(&watch_.mu_);
-  watch_.streams_.insert(this);
+  {
+    std::lock_guard lock(watch_.mu_);
+    watch_.streams_.insert(this);
+  }
+  watch_.changed_.notify_all();
 }
 
 StreamWatch::Stream::~Stream() {
-  absl::MutexLock lock(&watch_.mu_);
+  std::lock_guard lock(watch_.mu_);
   watch_.streams_.erase(this);
 }
 

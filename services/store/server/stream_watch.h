@@ -5,13 +5,13 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 #include <thread>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 
 namespace quire::store {
 
@@ -43,9 +43,10 @@ class StreamWatch {
   void Run();
 
   const std::chrono::milliseconds idle_limit_;
-  absl::Mutex mu_;
-  absl::flat_hash_set<Stream*> streams_ ABSL_GUARDED_BY(mu_);
-  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  std::mutex mu_;                    // guards all below
+  std::condition_variable changed_;  // a first stream came, or the end
+  absl::flat_hash_set<Stream*> streams_;
+  bool stopping_ = false;
   std::thread thread_;
 };
 

@@ -226,15 +226,22 @@ TEST(KilledStore, InTheMiddleOfAPutIsUnavailable) {
   EXPECT_EQ(WriteAndCommit(*session, 1, chain.objects[1]).status().code(), StatusCode::kUnavailable);
 }
 
+TEST(KilledStore, DrainsOnSigterm) {
+  StoreProcess process("127.0.0.1:0");
+  EXPECT_TRUE(RemoteStore(*runtime::NewChannel(process.address())).Stats().ok());
+  EXPECT_EQ(process.Stop(SIGTERM), 0);
+}
+
 TEST(KilledStore, ComesBackEmptyAndIsToldTheLayoutAgain) {
   auto process = std::make_unique<StoreProcess>("127.0.0.1:0");
   std::string address = process->address();
   RemoteStoreOptions options;
-  options.max_tries = 50;  // a new process takes its time
+  options.max_tries = 1000;  // a new process takes its time
+  options.call_timeout = std::chrono::seconds(60);
   RemoteStore store(*runtime::NewChannel(address), options);
   SampleChain chain(SampleLayout(), 2);
   ASSERT_TRUE(PutChain(store, chain).ok());
-  EXPECT_EQ(process->Stop(SIGTERM), 0);
+  process->Stop(SIGKILL);
   process = std::make_unique<StoreProcess>(address);
   EXPECT_EQ(StoredPrefix(store, chain), 0u);
   ASSERT_TRUE(PutChain(store, chain).ok());

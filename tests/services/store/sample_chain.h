@@ -1,4 +1,4 @@
-// Chains of small real blocks: 2 layers, 2 KV heads of 64, filled with normal numbers.
+// Chains of small real blocks: 2 layers, 2 KV heads of 64, filled with random numbers.
 #pragma once
 
 #include <random>
@@ -34,7 +34,6 @@ struct SampleChain {
       : layout(of), part(part_of == Part{} ? Part::Whole(of) : part_of), fingerprint(of.Fingerprint()) {
     codec = *BlockCodec::Create(layout, part);
     std::mt19937 random(seed);
-    std::normal_distribution<float> normal;
     std::vector<uint32_t> tokens(blocks * kBlockTokens);
     for (uint32_t& token : tokens) token = static_cast<uint32_t>(random() % 1000);
     Digest parent = RootKey(fingerprint, "salt");
@@ -44,7 +43,7 @@ struct SampleChain {
       parent = keys[i];
       std::vector<uint8_t>& block = raw.emplace_back(RawFormBytes(layout, part, layout.dtype));
       for (size_t e = 0; e < block.size() / SizeOf(layout.dtype); ++e)
-        StoreElement(layout.dtype, block.data(), e, normal(random));
+        StoreElement(layout.dtype, block.data(), e, static_cast<float>(random()) * 0x1p-32f - 0.5f);
       EXPECT_TRUE(codec
                       ->Encode(*CodecSpec::Parse(spec), identities[i],
                                RawFormViews(layout, part, layout.dtype, block.data()),
