@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
@@ -31,7 +32,7 @@ HeadRows RowsOf(const StreamView& view, uint32_t head) { return {RowOf(view, 0, 
 // What one call of Encode works on.
 class Encoder {
  public:
-  Encoder(const BlockCodec& codec, const Layout& layout, const Part& part, const SliceMap& map,
+  Encoder(const Layout& layout, const Part& part, const SliceMap& map,
           BlockHeader* header, uint8_t* object)
       : layout_(layout), part_(part), map_(map), header_(*header), object_(object) {}
 
@@ -52,12 +53,16 @@ class Encoder {
       }
       TqHeadBytes<uint8_t> bytes(object_, map_, l, h, layer, codec, map_.levels());
       HeadScratch& scratch = HeadScratch::OfThread();
-      QUIRE_RETURN_IF_ERROR(
-          KeyHead(l, h, view.key, rotation_of(layer.key_dim()), codec.k_bits, effort, bytes, scratch));
+      // The rows that come after, where they are of the same size: fetched meanwhile.
+      bool last = h + 1 == part_.HeadsOf(layer), alike = layer.key_dim() == layer.value_dim();
+      HeadRows value = layer.latent() ? HeadRows{} : RowsOf(view.value, h);
+      HeadRows key = last ? HeadRows{} : RowsOf(view.key, h + 1);
+      QUIRE_RETURN_IF_ERROR(KeyHead(l, h, view.key, rotation_of(layer.key_dim()), codec.k_bits, effort,
+                                    alike ? &value : nullptr, bytes, scratch));
       Add(scratch.key.measured, &k_error);
       if (layer.latent()) continue;
-      QUIRE_RETURN_IF_ERROR(
-          ValueHead(l, h, view.value, rotation_of(layer.value_dim()), codec.v_bits, effort, bytes, scratch));
+      QUIRE_RETURN_IF_ERROR(ValueHead(l, h, view.value, rotation_of(layer.value_dim()), codec.v_bits, effort,
+                                      alike && !last ? &key : nullptr, bytes, scratch));
       Add(scratch.value.measured, &v_error);
     }
     for (int level = 0; level < map_.levels(); ++level) {
@@ -115,6 +120,7 @@ class Encoder {
   absl::Status Sinks(uint32_t l, const LayerLayout& layer, const LayerView& view) const {
     if (map_.sinks(l).length == 0) return absl::OkStatus();
     uint8_t* at = object_ + map_.sinks(l).offset;
+    std::memset(at, 0, map_.sinks(l).length);  // the end is padding
     CodingError unused;
     for (uint32_t h = 0; h < part_.HeadsOf(layer); ++h) {
       QUIRE_RETURN_IF_ERROR(RawRows(l, h, "K", view.key, layer.key_dim(), header_.sink_tokens, &at, &unused));
@@ -134,37 +140,33 @@ class Encoder {
   }
 
   absl::Status KeyHead(uint32_t l, uint32_t head, const StreamView& view, const Rotation& rotation, int bits,
-                       int effort, const TqHeadBytes<uint8_t>& out, HeadScratch& scratch) const {
+                       int effort, const HeadRows* next, const TqHeadBytes<uint8_t>& out, HeadScratch& scratch) const {
     uint32_t dim = rotation.dim();
     TqKey& key = scratch.key;
     int bad = EncodeKeyHead(rotation, Codebook::Get(dim, bits), effort, header_.sink_tokens, RowsOf(view, head), &key,
-                            out.k_planes);
+                            out.k_planes, next);
     if (bad >= 0) return Refuse(l, head, static_cast<uint32_t>(bad), "K", view, dim);
     std::memcpy(out.k_mean, key.mean.data(), dim);
+    std::memset(out.scalars, 0, kScalarBytes);
     std::memcpy(out.scalars, &key.mean_step, 2);
-    for (uint32_t t = 0; t < kBlockTokens; ++t) {
-      std::memcpy(out.k_scales[0] + 2 * TokenSlot(t), &key.scales[t], 2);
-      for (int level = 1; level < kMaxLevels; ++level) {
-        if (out.k_scales[level] != nullptr)
-          out.k_scales[level][TokenSlot(t)] = static_cast<uint8_t>(key.corrections[level][t]);
-      }
+    ScalesToSlots(key.scales.data(), out.k_scales[0]);
+    for (int level = 1; level < kMaxLevels; ++level) {
+      if (out.k_scales[level] != nullptr) BytesToSlots(key.corrections[level].data(), out.k_scales[level]);
     }
     return absl::OkStatus();
   }
 
   absl::Status ValueHead(uint32_t l, uint32_t head, const StreamView& view, const Rotation& rotation,
-                         int bits, int effort, const TqHeadBytes<uint8_t>& out, HeadScratch& scratch) const {
+                         int bits, int effort, const HeadRows* next, const TqHeadBytes<uint8_t>& out,
+                         HeadScratch& scratch) const {
     uint32_t dim = rotation.dim();
     TqValue& value = scratch.value;
     int bad = EncodeValueHead(rotation, Codebook::Get(dim, bits), effort, header_.sink_tokens, RowsOf(view, head), &value,
-                              out.v_planes);
+                              out.v_planes, next);
     if (bad >= 0) return Refuse(l, head, static_cast<uint32_t>(bad), "V", view, dim);
     std::memcpy(out.scalars + 2, &value.scale_base, 2);
-    for (uint32_t t = 0; t < kBlockTokens; ++t) {
-      out.v_scales[0][TokenSlot(t)] = value.scale_codes[t];
-      if (out.v_scales[3] != nullptr)
-        out.v_scales[3][TokenSlot(t)] = static_cast<uint8_t>(value.corrections[t]);
-    }
+    BytesToSlots(value.scale_codes.data(), out.v_scales[0]);
+    if (out.v_scales[3] != nullptr) BytesToSlots(value.corrections.data(), out.v_scales[3]);
     return absl::OkStatus();
   }
 
@@ -175,21 +177,33 @@ class Encoder {
   uint8_t* object_;
 };
 
-void Seal(const SliceMap& map, BlockHeader* header, std::vector<uint8_t>* object) {
-  auto checksum = [&](const Extent& extent, auto index) {
-    if (extent.length > 0)
-      header->checksums[index()] = Xxh3(Bytes(*object).subspan(extent.offset, extent.length));
-  };
-  header->checksums.resize(map.checksums());
-  for (uint32_t l = 0; l < map.layers(); ++l) {
-    checksum(map.sinks(l), [&] { return map.SinkChecksumIndex(l); });
-    for (int level = 0; level < map.levels(); ++level) {
-      for (uint32_t h = 0; h < map.heads(); ++h)
-        checksum(map.slice(level, l, h), [&] { return map.ChecksumIndex(level, l, h); });
-    }
+// One block while it is being encoded: what its layers share.
+struct Encoding {
+  BlockHeader header;
+  SliceMap map;
+  std::mutex mu;
+  uint32_t failed_layer = 0;
+  absl::Status status;
+
+  // The first layer that fails speaks for the block, whichever thread met it.
+  void Fail(uint32_t layer, absl::Status why) {
+    std::lock_guard lock(mu);
+    if (!status.ok() && failed_layer <= layer) return;
+    failed_layer = layer;
+    status = std::move(why);
   }
-  std::vector<uint8_t> bytes = SerializeHeader(*header);
-  std::copy(bytes.begin(), bytes.end(), object->begin());
+};
+
+void ChecksumLayer(uint32_t l, Bytes object, Encoding* encoding) {
+  const SliceMap& map = encoding->map;
+  auto checksum = [&](const Extent& extent, auto index) {
+    if (extent.length > 0) encoding->header.checksums[index()] = Xxh3(object.subspan(extent.offset, extent.length));
+  };
+  checksum(map.sinks(l), [&] { return map.SinkChecksumIndex(l); });
+  for (int level = 0; level < map.levels(); ++level) {
+    for (uint32_t h = 0; h < map.heads(); ++h)
+      checksum(map.slice(level, l, h), [&] { return map.ChecksumIndex(level, l, h); });
+  }
 }
 
 }  // namespace
@@ -242,46 +256,81 @@ const Layout& BlockCodec::layout() const { return impl_->layout; }
 const Part& BlockCodec::part() const { return impl_->part; }
 const Digest& BlockCodec::fingerprint() const { return impl_->fingerprint; }
 
-absl::Status BlockCodec::Encode(const CodecSpec& spec, const BlockIdentity& identity,
-                                std::span<const LayerView> layers, std::vector<uint8_t>* object) const {
-  object->clear();
-  const Layout& layout = impl_->layout;
-  const Part& part = impl_->part;
-  if (layers.size() != part.layers()) {
+namespace {
+
+// Checks what is asked for and lays the block out.
+absl::Status Begin(const CodecSpec& spec, const Layout& layout, const Part& part, const Digest& fingerprint,
+                   const BlockCodec::EncodeJob& job, Encoding* encoding) {
+  if (job.layers.size() != part.layers()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("encode: ", layers.size(), " layers given, the part has ", part.layers()));
+        absl::StrCat("encode: ", job.layers.size(), " layers given, the part has ", part.layers()));
   }
   if (spec.last_named_layer() >= static_cast<int64_t>(layout.layers.size())) {
     return absl::InvalidArgumentError(absl::StrCat("codec spec ", spec.ToString(), " names layer ",
                                                    spec.last_named_layer(), ", the layout has ",
                                                    layout.layers.size(), " layers"));
   }
-  BlockHeader header;
+  BlockHeader& header = encoding->header;
   header.part = part;
-  header.identity = identity;
-  header.fingerprint = impl_->fingerprint;
+  header.identity = job.identity;
+  header.fingerprint = fingerprint;
   header.rotation = layout.rotation;
   header.rotation_seed = layout.rotation_seed;
   header.codebook = layout.codebook;
-  header.sink_tokens = identity.index == 0 ? kMaxSinkTokens : 0;
+  header.sink_tokens = job.identity.index == 0 ? kMaxSinkTokens : 0;
   header.codecs = LayerCodecs(spec, layout, part);
-  QUIRE_ASSIGN_OR_RETURN(SliceMap map, SliceMap::Create(layout, part, header.codecs, header.sink_tokens));
+  QUIRE_ASSIGN_OR_RETURN(encoding->map, SliceMap::Create(layout, part, header.codecs, header.sink_tokens));
+  const SliceMap& map = encoding->map;
   for (int level = 0; level < map.levels(); ++level) {
     header.levels.push_back(map.level(level));
     header.relative_error[level].resize(map.layers());
   }
-  object->resize(map.ObjectBytes(map.levels()));
-  Encoder encoder(*this, layout, part, map, &header, object->data());
-  for (uint32_t l = 0; l < map.layers(); ++l) {
-    absl::Status status = encoder.Layer(
-        l, layers[l], spec.effort(), [&](uint32_t dim) -> const Rotation& { return impl_->rotation(dim); });
-    if (!status.ok()) {
-      object->clear();
-      return status;
-    }
-  }
-  Seal(map, &header, object);
+  header.checksums.resize(map.checksums());
+  job.object->resize(map.ObjectBytes(map.levels()));  // every byte is written below, whatever stood here
   return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status BlockCodec::Encode(const CodecSpec& spec, const BlockIdentity& identity,
+                                std::span<const LayerView> layers, std::vector<uint8_t>* object) const {
+  return Encode(spec, identity, layers, object, OneByOne);
+}
+
+absl::Status BlockCodec::Encode(const CodecSpec& spec, const BlockIdentity& identity,
+                                std::span<const LayerView> layers, std::vector<uint8_t>* object,
+                                ParallelFor parallel) const {
+  EncodeJob job{identity, layers, object, absl::OkStatus()};
+  EncodeBlocks(spec, std::span(&job, 1), parallel);
+  return std::move(job.status);
+}
+
+void BlockCodec::EncodeBlocks(const CodecSpec& spec, std::span<EncodeJob> jobs, ParallelFor parallel) const {
+  std::vector<Encoding> encodings(jobs.size());
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    encodings[i].status = Begin(spec, impl_->layout, impl_->part, impl_->fingerprint, jobs[i], &encodings[i]);
+  }
+  uint32_t layers = impl_->part.layers();
+  parallel(jobs.size() * layers, [&](size_t task) {
+    const EncodeJob& job = jobs[task / layers];
+    Encoding& encoding = encodings[task / layers];
+    auto l = static_cast<uint32_t>(task % layers);
+    if (encoding.map.levels() == 0) return;  // it did not begin
+    Encoder encoder(impl_->layout, impl_->part, encoding.map, &encoding.header, job.object->data());
+    absl::Status status = encoder.Layer(l, job.layers[l], spec.effort(),
+                                        [&](uint32_t dim) -> const Rotation& { return impl_->rotation(dim); });
+    if (!status.ok()) return encoding.Fail(l, std::move(status));
+    ChecksumLayer(l, *job.object, &encoding);
+  });
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    jobs[i].status = std::move(encodings[i].status);
+    if (!jobs[i].status.ok()) {
+      jobs[i].object->clear();
+      continue;
+    }
+    std::vector<uint8_t> bytes = SerializeHeader(encodings[i].header);
+    std::copy(bytes.begin(), bytes.end(), jobs[i].object->begin());
+  }
 }
 
 void BlockCodec::Rotate(uint32_t dim, const float* x, float* y) const {

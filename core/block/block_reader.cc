@@ -41,12 +41,9 @@ void ReadKey(const TqHeadBytes<const uint8_t>& in, const Codebook& book, int lev
   TqKey& key = HeadScratch::OfThread().key;
   std::memcpy(key.mean.data(), in.k_mean, book.dim());
   std::memcpy(&key.mean_step, in.scalars, 2);
-  for (uint32_t t = 0; t < kBlockTokens; ++t) std::memcpy(&key.scales[t], in.k_scales[0] + 2 * TokenSlot(t), 2);
+  ScalesFromSlots(in.k_scales[0], key.scales.data());
   for (int level = 1; level < levels; ++level) {
-    if (in.k_scales[level] == nullptr) continue;
-    for (uint32_t t = 0; t < kBlockTokens; ++t) {
-      key.corrections[level][t] = static_cast<int8_t>(in.k_scales[level][TokenSlot(t)]);
-    }
+    if (in.k_scales[level] != nullptr) BytesFromSlots(in.k_scales[level], key.corrections[level].data());
   }
   TqKeyScales(book, levels, key, scales);
   TqKeyMean(book.dim(), key, mean);
@@ -55,10 +52,8 @@ void ReadKey(const TqHeadBytes<const uint8_t>& in, const Codebook& book, int lev
 void ReadValue(const TqHeadBytes<const uint8_t>& in, const Codebook& book, int levels, float* scales) {
   TqValue& value = HeadScratch::OfThread().value;
   std::memcpy(&value.scale_base, in.scalars + 2, 2);
-  for (uint32_t t = 0; t < kBlockTokens; ++t) {
-    value.scale_codes[t] = in.v_scales[0][TokenSlot(t)];
-    if (in.v_scales[3] != nullptr) value.corrections[t] = static_cast<int8_t>(in.v_scales[3][TokenSlot(t)]);
-  }
+  BytesFromSlots(in.v_scales[0], value.scale_codes.data());
+  if (in.v_scales[3] != nullptr) BytesFromSlots(in.v_scales[3], value.corrections.data());
   TqValueScales(book, levels, value, scales);
 }
 
@@ -188,6 +183,13 @@ absl::Status BlockReader::DecodeLayer(uint32_t layer, int levels, const MutableL
     sink_bytes += size_t{sinks} * v_dim * SizeOf(stored);
   }
   return absl::OkStatus();
+}
+
+void BlockReader::DecodeLayers(std::span<DecodeJob> jobs, ParallelFor parallel) {
+  parallel(jobs.size(), [&](size_t i) {
+    DecodeJob& job = jobs[i];
+    job.status = job.reader->DecodeLayer(job.layer, job.levels, job.out);
+  });
 }
 
 absl::Status BlockReader::DecodeRotated(uint32_t layer, uint32_t head, int levels,

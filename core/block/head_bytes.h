@@ -69,6 +69,40 @@ struct TqHeadBytes {
   }
 };
 
+inline constexpr size_t kScalarBytes = 16;  // TqSlice::scalars
+
+// Entries of tokens in natural order to TokenSlot order and back: token 8a + g is slot 8g + a, a transpose of 8 × 8.
+inline void TransposeBytes(const void* from, void* to) {
+  uint64_t rows[8];
+  std::memcpy(rows, from, sizeof(rows));
+  auto swap = [&](int i, int by, int shift, uint64_t mask) {
+    uint64_t moved = ((rows[i] >> shift) ^ rows[i + by]) & mask;
+    rows[i + by] ^= moved;
+    rows[i] ^= moved << shift;
+  };
+  for (int i = 0; i < 4; ++i) swap(i, 4, 32, 0x00000000FFFFFFFFu);
+  for (int i : {0, 1, 4, 5}) swap(i, 2, 16, 0x0000FFFF0000FFFFu);
+  for (int i : {0, 2, 4, 6}) swap(i, 1, 8, 0x00FF00FF00FF00FFu);
+  std::memcpy(to, rows, sizeof(rows));
+}
+inline void BytesToSlots(const void* tokens, uint8_t* slots) { TransposeBytes(tokens, slots); }
+inline void BytesFromSlots(const uint8_t* slots, void* tokens) { TransposeBytes(slots, tokens); }
+
+inline void ScalesToSlots(const uint16_t* tokens, uint8_t* slots) {
+  uint16_t ordered[kBlockTokens];
+  for (uint32_t g = 0; g < 8; ++g) {
+    for (uint32_t a = 0; a < 8; ++a) ordered[8 * g + a] = tokens[8 * a + g];
+  }
+  std::memcpy(slots, ordered, sizeof(ordered));
+}
+inline void ScalesFromSlots(const uint8_t* slots, uint16_t* tokens) {
+  uint16_t ordered[kBlockTokens];
+  std::memcpy(ordered, slots, sizeof(ordered));
+  for (uint32_t g = 0; g < 8; ++g) {
+    for (uint32_t a = 0; a < 8; ++a) tokens[8 * a + g] = ordered[8 * g + a];
+  }
+}
+
 // n elements of type t at `data`, from and to floats.
 void LoadRow(DType t, const void* data, size_t n, float* row);
 void StoreRow(DType t, const float* row, size_t n, void* data);

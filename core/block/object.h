@@ -13,6 +13,7 @@
 #include "core/base/bytes.h"
 #include "core/base/digest.h"
 #include "core/block/layout.h"
+#include "core/block/parallel.h"
 #include "core/block/slice_map.h"
 #include "core/codec/spec.h"
 
@@ -91,6 +92,19 @@ class BlockCodec {
   absl::Status Encode(const CodecSpec& spec, const BlockIdentity& identity, std::span<const LayerView> layers,
                       std::vector<uint8_t>* object) const;
 
+  // The same with the layers spread over the caller's threads.
+  absl::Status Encode(const CodecSpec& spec, const BlockIdentity& identity, std::span<const LayerView> layers,
+                      std::vector<uint8_t>* object, ParallelFor parallel) const;
+
+  // Many blocks at once, their layers spread over the caller's threads; each job as Encode, with its own outcome.
+  struct EncodeJob {
+    BlockIdentity identity;
+    std::span<const LayerView> layers;
+    std::vector<uint8_t>* object = nullptr;
+    absl::Status status;  // out
+  };
+  void EncodeBlocks(const CodecSpec& spec, std::span<EncodeJob> jobs, ParallelFor parallel) const;
+
   // y = R·x and x = Rᵀ·y for vectors of a layer's head dim (attention on codes rotates its queries and
   // outputs). In place is fine.
   void Rotate(uint32_t dim, const float* x, float* y) const;
@@ -141,6 +155,15 @@ class BlockReader {
 
   // Decodes the first `levels` levels (1…levels()) of one layer into the caller's tensors, sinks exact.
   absl::Status DecodeLayer(uint32_t layer, int levels, const MutableLayerView& out) const;
+  // Many layers of many blocks at once, spread over the caller's threads; each job as DecodeLayer, with its own outcome.
+  struct DecodeJob {
+    const BlockReader* reader = nullptr;
+    uint32_t layer = 0;
+    int levels = 1;
+    MutableLayerView out;
+    absl::Status status;  // out
+  };
+  static void DecodeLayers(std::span<DecodeJob> jobs, ParallelFor parallel);
   // REQUIRES: the layer's codec is tq. See RotatedHead.
   absl::Status DecodeRotated(uint32_t layer, uint32_t head, int levels, const RotatedHead& out) const;
   // Raw sinks of one head, [sink_tokens][d] each.

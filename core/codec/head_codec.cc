@@ -1,6 +1,8 @@
 #include "core/codec/head_codec.h"
 
 #include <algorithm>
+#include <cmath>
+#include <optional>
 
 #include "core/codec/head_pass.h"
 #include "core/codec/tiles.h"
@@ -92,13 +94,14 @@ HWY_NOINLINE void DecodeTiles(const DecodePass& pass, HeadWorkspace* work) {
   uint32_t dim = pass.tables->dim;
   for (uint32_t g = 0; g < kTiles; ++g) {
     uint32_t first = g * kTileTokens;
+    FetchRows(pass.dtype, pass.rows + first, dim);
     DequantiseTile<kBits, kMean>(*pass.tables, work->words.high + first, work->words.low + first, pass.scales + first,
                                  pass.mean, kTileTokens, work->y);
     if (pass.rotation != nullptr) {
       MixTile(*pass.rotation, kTileTokens, nullptr, work->y);
       MixTile(*pass.rotation, kTileTokens, pass.rotation->middle, work->y);
     }
-    StoreTile(pass.dtype, work->y, kTileTokens, dim, pass.flips, pass.rows + first);
+    StoreTile(pass.dtype, work->y, kTileTokens, dim, pass.flips, pass.rows + first, pass.finite);
   }
 }
 
@@ -158,19 +161,26 @@ EncodePass PassOf(const Codebook& book, int effort, uint32_t first_token, float*
   return pass;
 }
 
+// Whether nothing that comes of these can overflow or be a NaN: always, but in objects made to be decoded into nonsense.
+bool AllModest(const float* values, size_t n) {
+  float largest = 0;
+  for (size_t i = 0; i < n; ++i) largest += std::fabs(values[i]);
+  return largest < 0x1p100f;
+}
+
 struct RowPointers {
   const uint8_t* at[kPlaneTokens];
-  RowPointers(const HeadRows& rows, uint32_t first_token) {
+  RowPointers(const HeadRows& rows, uint32_t first_token, uint32_t count = kPlaneTokens) {
     const auto* data = static_cast<const uint8_t*>(rows.data);
     ptrdiff_t bytes = rows.token_stride * static_cast<ptrdiff_t>(SizeOf(rows.dtype));
-    for (uint32_t t = 0; t < kPlaneTokens; ++t) {
+    for (uint32_t t = 0; t < count; ++t) {
       at[t] = t < first_token ? reinterpret_cast<const uint8_t*>(kNoFlips) : data + static_cast<ptrdiff_t>(t) * bytes;
     }
   }
 };
 
 EncodePass PassOf(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token, const HeadRows& rows,
-                  const RowPointers& pointers, HeadWorkspace& work) {
+                  const RowPointers& pointers, const RowPointers* next, HeadWorkspace& work) {
   return {&QuantiserTables::Of(book),
           effort,
           first_token,
@@ -178,7 +188,8 @@ EncodePass PassOf(const Rotation& rotation, const Codebook& book, int effort, ui
           &work.words,
           pointers.at,
           rows.dtype,
-          rotation.tables()};
+          rotation.tables(),
+          next != nullptr ? next->at : nullptr};
 }
 
 }  // namespace
@@ -204,19 +215,27 @@ void TqIndex(const Codebook& book, const float* y, const float* inverse_scales, 
 }
 
 int EncodeKeyHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token, const HeadRows& rows,
-                  TqKey* out, const PlanePointers& planes) {
+                  TqKey* out, const PlanePointers& planes, const HeadRows* next) {
   HeadWorkspace& work = HeadWorkspace::OfThread();
   RowPointers pointers(rows, first_token);
-  int bad = HWY_DYNAMIC_DISPATCH(EncodeKey)(PassOf(rotation, book, effort, first_token, rows, pointers, work), out);
+  std::optional<RowPointers> next_pointers;
+  if (next != nullptr) next_pointers.emplace(*next, 0, kTileTokens);
+  EncodePass pass = PassOf(rotation, book, effort, first_token, rows, pointers,
+                           next_pointers ? &*next_pointers : nullptr, work);
+  int bad = HWY_DYNAMIC_DISPATCH(EncodeKey)(pass, out);
   if (bad < 0) HWY_DYNAMIC_DISPATCH(PackWords)(FragmentOrder::kKey, book.dim(), book.bits(), &work, planes.data());
   return bad;
 }
 
 int EncodeValueHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token,
-                    const HeadRows& rows, TqValue* out, const PlanePointers& planes) {
+                    const HeadRows& rows, TqValue* out, const PlanePointers& planes, const HeadRows* next) {
   HeadWorkspace& work = HeadWorkspace::OfThread();
   RowPointers pointers(rows, first_token);
-  int bad = HWY_DYNAMIC_DISPATCH(EncodeValue)(PassOf(rotation, book, effort, first_token, rows, pointers, work), out);
+  std::optional<RowPointers> next_pointers;
+  if (next != nullptr) next_pointers.emplace(*next, 0, kTileTokens);
+  EncodePass pass = PassOf(rotation, book, effort, first_token, rows, pointers,
+                           next_pointers ? &*next_pointers : nullptr, work);
+  int bad = HWY_DYNAMIC_DISPATCH(EncodeValue)(pass, out);
   if (bad < 0) HWY_DYNAMIC_DISPATCH(PackWords)(FragmentOrder::kValue, book.dim(), book.bits(), &work, planes.data());
   return bad;
 }
@@ -236,7 +255,7 @@ void DecodeHead(const Rotation* rotation, const Codebook& book, int kept, Fragme
   if (rotation != nullptr) tables = rotation->tables();
   HWY_DYNAMIC_DISPATCH(Decode)({rotation != nullptr ? &tables : nullptr, &QuantiserTables::Of(book), kept, order,
                                 planes.data(), scales, mean, rotation != nullptr ? tables.flips : kNoFlips, rows.dtype,
-                                pointers},
+                                pointers, AllModest(scales, kPlaneTokens) && (mean == nullptr || AllModest(mean, book.dim()))},
                                &work);
 }
 

@@ -36,11 +36,12 @@ using ConstPlanePointers = std::array<const uint8_t*, kMaxCodeBits - 1>;
 
 // Encodes; rows of tokens before `first_token` are not read. `out` is filled but for its codes, which go to `planes`.
 // Returns −1, or the first token that is not finite, as EncodeTqKey does; planes are then left as they were.
+// `next`: rows of the same size that are wanted after these, fetched meanwhile.
 // No heap allocation (but a thread's first call). REQUIRES: as EncodeTqKey; one dim.
 int EncodeKeyHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token, const HeadRows& rows,
-                  TqKey* out, const PlanePointers& planes);
+                  TqKey* out, const PlanePointers& planes, const HeadRows* next = nullptr);
 int EncodeValueHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token,
-                    const HeadRows& rows, TqValue* out, const PlanePointers& planes);
+                    const HeadRows& rows, TqValue* out, const PlanePointers& planes, const HeadRows* next = nullptr);
 
 // Decodes `kept` bits to rows. scales [64]; mean [d] or null. With a rotation: x = Rᵀ(scale · centroid + mean); without: the
 // argument of Rᵀ. Rows of tokens before `first_token` are left as they were. REQUIRES: kept is one of KeptBits(b, level).

@@ -6,6 +6,7 @@
 #define QUIRE_CORE_CODEC_SIMD_ENCODE_INL_H_
 #endif
 
+#include <bit>
 #include <cmath>
 
 #include "core/codec/head_pass.h"
@@ -22,6 +23,8 @@ HWY_MAYBE_UNUSED static HWY_NOINLINE void PrepareTile(const EncodePass& pass, ui
   float* y = pass.y.at(g);
   uint32_t dim = pass.tables->dim;
   if (pass.rows != nullptr) {
+    const uint8_t* const* next = g + 1 < kTiles ? pass.rows + (g + 1) * kTileTokens : pass.next_rows;
+    if (next != nullptr) FetchRows(pass.rows_dtype, next, dim);
     LoadTile(pass.rows_dtype, pass.rows + g * kTileTokens, dim, pass.rotation.flips, pass.y.row, y);
     MixTile(pass.rotation, pass.y.row, nullptr, y);
     MixTile(pass.rotation, pass.y.row, pass.rotation.middle, y);
@@ -78,6 +81,18 @@ HWY_INLINE int FirstNotFinite(uint32_t first_token, uint32_t g, const float* ene
   return -1;
 }
 
+// The correction that brings `from` nearest to `wanted`, in steps; 0 where there is nothing to correct. And what it makes.
+HWY_INLINE VI CorrectionOf(VF wanted, VF from) {
+  const DF d;
+  VF off = hn::Mul(hn::Sub(hn::Div(wanted, from), hn::Set(d, 1.0f)), hn::Set(d, 1 / kCorrectionStep));
+  off = hn::Min(hn::Max(off, hn::Set(d, -kMaxCorrection)), hn::Set(d, kMaxCorrection));
+  return hn::NearestInt(hn::IfThenElseZero(hn::Gt(from, hn::Zero(d)), off));
+}
+HWY_INLINE VF Corrected(VF scale, VI steps) {
+  const DF d;
+  return hn::Mul(scale, hn::Add(hn::Set(d, 1.0f), hn::Mul(hn::ConvertTo(d, steps), hn::Set(d, kCorrectionStep))));
+}
+
 // The scale of every level of K for one tile: the unbiased one, bf16, then corrections towards each level's own.
 template <int kBits>
 HWY_NOINLINE void KeyScalesOfTile(const EncodePass& pass, uint32_t g, const float* energy, const TileSums& sums, TqKey* out,
@@ -98,13 +113,9 @@ HWY_NOINLINE void KeyScalesOfTile(const EncodePass& pass, uint32_t g, const floa
         hn::StoreU(hn::BitCast(d, hn::ShiftLeft<16>(bits)), d, scales[0] + l);
       } else {
         VF from = hn::Mul(hn::LoadU(d, scales[level - 1] + l), hn::Set(d, pass.tables->ratio[level]));
-        VF off = hn::Mul(hn::Sub(hn::Div(wanted, from), hn::Set(d, 1.0f)), hn::Set(d, 1 / kCorrectionStep));
-        off = hn::Min(hn::Max(off, hn::Set(d, -kMaxCorrection)), hn::Set(d, kMaxCorrection));
-        off = hn::IfThenElseZero(hn::Gt(from, hn::Zero(d)), off);
-        VI nearest = hn::NearestInt(off);
+        VI nearest = CorrectionOf(wanted, from);
         hn::Store(nearest, di, steps + l);
-        VF by = hn::Add(hn::Set(d, 1.0f), hn::Mul(hn::ConvertTo(d, nearest), hn::Set(d, kCorrectionStep)));
-        hn::StoreU(hn::Mul(from, by), d, scales[level] + l);
+        hn::StoreU(Corrected(from, nearest), d, scales[level] + l);
       }
     }
     for (uint32_t i = 0; i < kTileTokens; ++i) {
@@ -191,6 +202,60 @@ HWY_NOINLINE int EncodeKeyBits(const EncodePass& pass, TqKey* out) {
   return -1;
 }
 
+// V's scales from the wanted ones, of which `largest` is the greatest: base, codes and, for level 3, corrections to *out;
+// the scales after level 0 and after level 3.
+//
+// A code is −16·log2(wanted/base), rounded. With both mantissas brought to a ratio in [1, 2), that is the exponent and the
+// number of 2^((2i+1)/32) below the ratio, so below is compared x with base·2^((2i+1)/32) rounded down to float: exact, as
+// no such product is a float.
+template <bool kCorrected>
+HWY_NOINLINE void ChooseValueScales(float largest, const float* wanted, TqValue* out, float* scales, float* corrected) {
+  const DF d;
+  const DU du;
+  const DI di;
+  out->scale_base = ToBf16(largest);
+  float base = FromBf16(out->scale_base), smallest = ValueScale(base, kZeroScaleCode - 1);
+  uint32_t base_bits = std::bit_cast<uint32_t>(base);
+  float base_mantissa = std::bit_cast<float>((base_bits & 0x007FFFFFu) | 0x3F800000u);
+  VF halves[16];
+  for (int i = 0; i < 16; ++i) {
+    double edge = base_mantissa * kScaleHalves[i];
+    auto below = static_cast<float>(edge);
+    if (below > edge) below = std::bit_cast<float>(std::bit_cast<uint32_t>(below) - 1);
+    halves[i] = hn::Set(d, below);
+  }
+  alignas(64) int32_t codes[kTqTokens];
+  for (size_t t = 0; t < kTqTokens; t += kLanes) {
+    VF scale = hn::LoadU(d, wanted + t);
+    VU bits = hn::BitCast(du, scale);
+    VF x = hn::BitCast(d, hn::Or(hn::And(bits, hn::Set(du, 0x007FFFFFu)), hn::Set(du, 0x3F800000u)));
+    VI exponent = hn::BitCast(di, hn::ShiftRight<23>(bits));
+    auto less = hn::Lt(x, hn::Set(d, base_mantissa));
+    x = hn::IfThenElse(less, hn::Add(x, x), x);
+    VI one = hn::Set(di, 1), above = hn::Zero(di);
+    exponent = hn::Sub(exponent, hn::IfThenElseZero(hn::RebindMask(di, less), one));
+    for (const VF& half : halves) above = hn::Add(above, hn::IfThenElseZero(hn::RebindMask(di, hn::Gt(x, half)), one));
+    exponent = hn::Sub(hn::Set(di, static_cast<int32_t>(base_bits >> 23)), exponent);
+    VI code = hn::Sub(hn::ShiftLeft<4>(exponent), above);
+    code = hn::Min(hn::Max(code, hn::Zero(di)), hn::Set(di, kZeroScaleCode - 1));
+    // Nearer to nothing than to the smallest scale: nothing.
+    auto some = hn::RebindMask(di, hn::Gt(scale, hn::Set(d, smallest / 2)));
+    hn::Store(hn::IfThenElse(some, code, hn::Set(di, kZeroScaleCode)), di, codes + t);
+  }
+  for (size_t t = 0; t < kTqTokens; ++t) {
+    out->scale_codes[t] = static_cast<uint8_t>(codes[t]);
+    scales[t] = ValueScale(base, out->scale_codes[t]);
+  }
+  if constexpr (!kCorrected) return;
+  for (size_t t = 0; t < kTqTokens; t += kLanes) {
+    VF from = hn::LoadU(d, scales + t);
+    VI steps = CorrectionOf(hn::LoadU(d, wanted + t), from);
+    hn::Store(steps, di, codes + t);
+    hn::StoreU(Corrected(from, steps), d, corrected + t);
+  }
+  for (size_t t = 0; t < kTqTokens; ++t) out->corrections[t] = static_cast<int8_t>(codes[t]);
+}
+
 template <int kBits>
 HWY_NOINLINE int EncodeValueBits(const EncodePass& pass, TqValue* out) {
   uint32_t dim = pass.tables->dim;
@@ -216,8 +281,8 @@ HWY_NOINLINE int EncodeValueBits(const EncodePass& pass, TqValue* out) {
       largest = largest < scale ? scale : largest;
     }
   }
-  float scales[kTqTokens], corrected[kTqTokens];
-  ChooseValueScales(largest, wanted, out, scales, corrected);
+  alignas(64) float scales[kTqTokens], corrected[kTqTokens] = {};
+  ChooseValueScales<HasLevel(kBits, 3)>(largest, wanted, out, scales, corrected);
   for (uint32_t g = 0; g < kTiles; ++g) {
     alignas(64) float by_level[kTqLevels][kTileTokens];
     for (int level = 0; level < kTqLevels; ++level) {

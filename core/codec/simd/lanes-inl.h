@@ -42,12 +42,12 @@ HWY_INLINE VF Lookup(const float* table, VU index) {
   if constexpr (kLanes < 8) {
     return hn::GatherIndex(df, table, hn::BitCast(di, index));
   } else if constexpr (kEntries <= kLanes) {
-    VU within = hn::And(index, hn::Set(du, kLanes - 1));
-    return hn::TableLookupLanes(hn::Load(df, table), hn::IndicesFromVec(df, within));
+    return hn::TableLookupLanes(hn::Load(df, table), hn::IndicesFromVec(df, index));
   } else {
     auto upper = hn::RebindMask(df, hn::TestBit(index, hn::Set(du, kEntries / 2)));
-    return hn::IfThenElse(upper, Lookup<kEntries / 2>(table + kEntries / 2, index),
-                          Lookup<kEntries / 2>(table, index));
+    VU within = hn::And(index, hn::Set(du, kEntries / 2 - 1));
+    return hn::IfThenElse(upper, Lookup<kEntries / 2>(table + kEntries / 2, within),
+                          Lookup<kEntries / 2>(table, within));
   }
 }
 
@@ -110,12 +110,13 @@ HWY_INLINE hn::Vec<D> F32ToF16Bits(D d, hn::Vec<D> bits) {
   return hn::Or(sign, half);
 }
 
-// As ToBf16, in the upper 16 bits of each lane; the lower bits are left over.
-template <class D>
+// As ToBf16, in the upper 16 bits of each lane; the lower bits are left over. kFinite: there is no NaN.
+template <bool kFinite = false, class D>
 HWY_INLINE hn::Vec<D> RoundToBf16(D d, hn::Vec<hn::RebindToFloat<D>> value) {
   auto bits = hn::BitCast(d, value);
   auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d, 1u));
   auto rounded = hn::Add(hn::Add(bits, hn::Set(d, 0x7FFFu)), odd);
+  if constexpr (kFinite) return rounded;
   return hn::IfThenElse(hn::RebindMask(d, hn::IsNaN(value)), hn::Or(bits, hn::Set(d, 0x400000u)), rounded);
 }
 

@@ -91,23 +91,37 @@ struct HeadUnits {
   }
 };
 
-// Writes lanes' entries of T, `each` apart (entry of lane L at to + L·each), from vectors of 32-bit lanes.
-template <typename T>
-HWY_INLINE void Scatter(const uint32_t* HWY_RESTRICT values, const uint32_t* HWY_RESTRICT steps, size_t each, size_t count,
-                        uint8_t* HWY_RESTRICT to) {
-  for (size_t e = 0; e < count; ++e) {
-    T value = static_cast<T>(values[e]);
-    std::memcpy(to + steps[e] * each, &value, sizeof(T));
+// Where the entries of eight lanes are, from the first lane's.
+struct LanePlaces {
+  size_t at[8];
+  LanePlaces(const uint32_t* steps, size_t each) {
+    for (size_t e = 0; e < 8; ++e) at[e] = steps[e] * each;
   }
+  template <typename T, typename Value>
+  HWY_INLINE void Scatter(const Value* HWY_RESTRICT values, size_t l, uint8_t* HWY_RESTRICT to) const {
+#pragma GCC unroll 8
+    for (size_t e = 0; e < kLanes8; ++e) {
+      T value = static_cast<T>(values[e]);
+      std::memcpy(to + at[l + e], &value, sizeof(T));
+    }
+  }
+  template <typename T, typename Value>
+  HWY_INLINE void Gather(const uint8_t* HWY_RESTRICT from, size_t l, Value* HWY_RESTRICT values) const {
+#pragma GCC unroll 8
+    for (size_t e = 0; e < kLanes8; ++e) {
+      T value;
+      std::memcpy(&value, from + at[l + e], sizeof(T));
+      values[e] = value;
+    }
+  }
+};
+
+// Words of two vectors, lane by lane, in memory and back.
+HWY_INLINE void StorePairs(VU8 first, VU8 second, uint64_t* pairs) {
+  hn::StoreInterleaved2(first, second, DU8(), reinterpret_cast<uint32_t*>(pairs));
 }
-template <typename T>
-HWY_INLINE void Gather(const uint8_t* HWY_RESTRICT from, const uint32_t* HWY_RESTRICT steps, size_t each, size_t count,
-                       uint32_t* HWY_RESTRICT values) {
-  for (size_t e = 0; e < count; ++e) {
-    T value;
-    std::memcpy(&value, from + steps[e] * each, sizeof(T));
-    values[e] = value;
-  }
+HWY_INLINE void LoadPairs(const uint64_t* pairs, VU8& first, VU8& second) {
+  hn::LoadInterleaved2(DU8(), reinterpret_cast<const uint32_t*>(pairs), first, second);
 }
 
 // A lane's entry of section kUnits (4, 2, 1): bytes of T in a one-bit plane, twice that in the two-bit plane.
@@ -135,31 +149,28 @@ HWY_NOINLINE void PackSection(const HeadUnits& units, uint32_t unit, uint32_t in
   using Word = PlaneWord<kUnits>;
   const DU8 d;
   const size_t each = sizeof(Word) * per_lane;
-  alignas(32) uint32_t first[8], second[8];
+  const LanePlaces places(units.steps(), each), crumb_places(units.steps(), 2 * each);
+  alignas(32) uint32_t words[8];
+  alignas(32) uint64_t pairs[8];
   for (uint32_t m = 0; m < 4; ++m) {
     for (uint32_t block = 0; block < 4; ++block) {
       for (size_t l = 0; l < 8; l += kLanes8) {
-        const uint32_t* steps = units.steps() + l;
         size_t lane = units.lane(m, block);
         auto group = units.template LoadGroup<kUnits>(unit, m, block, l);
         uint8_t* crumbs = planes[0] + crumbs_begin + 2 * (lane * each + index * sizeof(Word));
         if constexpr (kUnits == 4) {
-          hn::Store(group.Crumbs(0), d, first);
-          hn::Store(group.Crumbs(2), d, second);
-          for (size_t e = 0; e < kLanes8; ++e) {
-            uint64_t both = uint64_t{second[e]} << 32 | first[e];
-            std::memcpy(crumbs + steps[e] * 2 * each, &both, 8);
-          }
+          StorePairs(group.Crumbs(0), group.Crumbs(2), pairs);
+          crumb_places.Scatter<uint64_t>(pairs, l, crumbs);
         } else if constexpr (kUnits == 2) {
-          hn::Store(group.Crumbs(0), d, first);
-          Scatter<uint32_t>(first, steps, 2 * each, kLanes8, crumbs);
+          hn::Store(group.Crumbs(0), d, words);
+          crumb_places.Scatter<uint32_t>(words, l, crumbs);
         } else {
-          hn::Store(Halve4(group.Crumbs(0)), d, first);
-          Scatter<uint16_t>(first, steps, 2 * each, kLanes8, crumbs);
+          hn::Store(Halve4(group.Crumbs(0)), d, words);
+          crumb_places.Scatter<uint16_t>(words, l, crumbs);
         }
         for (int p = 1; p < units.bits - 1; ++p) {
-          hn::Store(Narrow<kUnits>(group.Bits(p)), d, first);
-          Scatter<Word>(first, steps, each, kLanes8, planes[p] + bits_begin + lane * each + index * sizeof(Word));
+          hn::Store(Narrow<kUnits>(group.Bits(p)), d, words);
+          places.Scatter<Word>(words, l, planes[p] + bits_begin + lane * each + index * sizeof(Word));
         }
       }
     }
@@ -172,34 +183,32 @@ HWY_NOINLINE void UnpackSection(const HeadUnits& units, uint32_t unit, uint32_t 
   using Word = PlaneWord<kUnits>;
   const DU8 d;
   const size_t each = sizeof(Word) * per_lane;
-  alignas(32) uint32_t first[8], second[8];
+  const LanePlaces places(units.steps(), each), crumb_places(units.steps(), 2 * each);
+  alignas(32) uint32_t words[8];
+  alignas(32) uint64_t pairs[8];
   for (uint32_t m = 0; m < 4; ++m) {
     for (uint32_t block = 0; block < 4; ++block) {
       for (size_t l = 0; l < 8; l += kLanes8) {
-        const uint32_t* steps = units.steps() + l;
         size_t lane = units.lane(m, block);
         UnitGroup<kUnits> group;
         const uint8_t* crumbs = planes[0] + crumbs_begin + 2 * (lane * each + index * sizeof(Word));
         if constexpr (kUnits == 4) {
-          for (size_t e = 0; e < kLanes8; ++e) {
-            uint64_t both;
-            std::memcpy(&both, crumbs + steps[e] * 2 * each, 8);
-            first[e] = static_cast<uint32_t>(both);
-            second[e] = static_cast<uint32_t>(both >> 32);
-          }
-          group.AddCrumbs(0, hn::Load(d, first));
-          group.AddCrumbs(2, hn::Load(d, second));
+          VU8 first, second;
+          crumb_places.Gather<uint64_t>(crumbs, l, pairs);
+          LoadPairs(pairs, first, second);
+          group.AddCrumbs(0, first);
+          group.AddCrumbs(2, second);
         } else if constexpr (kUnits == 2) {
-          Gather<uint32_t>(crumbs, steps, 2 * each, kLanes8, first);
-          group.AddCrumbs(0, hn::Load(d, first));
+          crumb_places.Gather<uint32_t>(crumbs, l, words);
+          group.AddCrumbs(0, hn::Load(d, words));
         } else {
-          Gather<uint16_t>(crumbs, steps, 2 * each, kLanes8, first);
-          group.AddCrumbs(0, Double4(hn::Load(d, first)));
+          crumb_places.Gather<uint16_t>(crumbs, l, words);
+          group.AddCrumbs(0, Double4(hn::Load(d, words)));
         }
         for (int k = 0; k < kUnits; ++k) group.low[k] = hn::Zero(d);
         for (int p = 1; p < units.bits - 1; ++p) {
-          Gather<Word>(planes[p] + bits_begin + lane * each + index * sizeof(Word), steps, each, kLanes8, first);
-          group.AddBits(p, Widen<kUnits>(hn::Load(d, first)));
+          places.Gather<Word>(planes[p] + bits_begin + lane * each + index * sizeof(Word), l, words);
+          group.AddBits(p, Widen<kUnits>(hn::Load(d, words)));
         }
         units.template StoreGroup<kUnits>(group, unit, m, block, l);
       }

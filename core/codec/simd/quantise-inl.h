@@ -42,12 +42,12 @@ HWY_INLINE VU CellOf(const QuantiserTables& tables, VF z) {
   VU cell = hn::Zero(du);
   if constexpr (kBits >= 2) {
     auto above = hn::Gt(z, hn::Set(d, tables.search[0][0]));
-    cell = hn::IfThenElseZero(hn::RebindMask(du, above), hn::Set(du, 1u));
+    cell = hn::Sub(cell, hn::VecFromMask(du, hn::RebindMask(du, above)));  // a true lane is −1
     if constexpr (kBits >= 3) {
       VF next = hn::IfThenElse(above, hn::Set(d, tables.search[1][1]), hn::Set(d, tables.search[1][0]));
       auto take = [&](VF threshold) HWY_ATTR {
-        VU bit = hn::IfThenElseZero(hn::RebindMask(du, hn::Gt(z, threshold)), hn::Set(du, 1u));
-        cell = hn::Or(hn::Add(cell, cell), bit);
+        VU minus_bit = hn::VecFromMask(du, hn::RebindMask(du, hn::Gt(z, threshold)));
+        cell = hn::Sub(hn::Add(cell, cell), minus_bit);
       };
       take(next);
       if constexpr (kBits >= 4) take(Lookup<4>(tables.search[2], cell));
@@ -176,7 +176,7 @@ HWY_NOINLINE void DequantiseTile(const QuantiserTables& tables, const uint32_t* 
         uint32_t c = 8 * block + j;
         VF value;
         if constexpr (kBits <= 4 && kLanes == 16) {
-          value = hn::Mul(scale, Lookup<16>(table, high_word));  // signs are in the table
+          value = hn::Mul(scale, Lookup<16>(table, hn::And(high_word, hn::Set(du, 15u))));  // signs are in the table
         } else {
           VF chosen;
           if constexpr (kBits > 4) {

@@ -10,10 +10,20 @@
 #include "core/base/dtype.h"
 #include "core/codec/simd/lanes-inl.h"
 #include "core/codec/tiles.h"
+#include "hwy/cache_control.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quire {
 namespace HWY_NAMESPACE {
+
+// Asks for the 16 rows, which lie apart and which no hardware prefetcher sees coming.
+HWY_INLINE void FetchRows(DType type, const uint8_t* const* rows, uint32_t dim) {
+  size_t bytes = dim * SizeOf(type);
+  for (size_t t = 0; t < kTileTokens; ++t) {
+    for (size_t at = 0; at < bytes; at += 64) hwy::Prefetch(rows[t] + at);
+    hwy::Prefetch(rows[t] + bytes - 1);
+  }
+}
 
 // y[c][t] = rows[t][c] with the sign bit flips[c].
 template <DType kType>
@@ -62,7 +72,8 @@ HWY_MAYBE_UNUSED static HWY_NOINLINE void LoadTile(DType type, const uint8_t* co
   }
 }
 
-template <DType kType>
+// rows[t][c] = y[c][t] with the sign bit flips[c], rounded to nearest even. kFinite: there is no NaN.
+template <DType kType, bool kFinite>
 HWY_INLINE void StoreRows(const float* HWY_RESTRICT y, size_t row, uint32_t dim, const uint32_t* HWY_RESTRICT flips,
                           uint8_t* const* HWY_RESTRICT rows) {
   const DU8 d;
@@ -82,7 +93,8 @@ HWY_INLINE void StoreRows(const float* HWY_RESTRICT y, size_t row, uint32_t dim,
           r[k] = get(c);
         } else if constexpr (kType == DType::kBf16) {
           const hn::Repartition<uint16_t, DU8> d16;
-          VU8 even = RoundToBf16(d, hn::BitCast(df, get(c))), odd = RoundToBf16(d, hn::BitCast(df, get(c + 1)));
+          VU8 even = RoundToBf16<kFinite>(d, hn::BitCast(df, get(c))),
+              odd = RoundToBf16<kFinite>(d, hn::BitCast(df, get(c + 1)));
           r[k] = hn::BitCast(d, hn::OddEven(hn::BitCast(d16, odd), hn::BitCast(d16, hn::ShiftRight<16>(even))));
         } else {
           r[k] = hn::Or(F32ToF16Bits(d, get(c)), hn::ShiftLeft<16>(F32ToF16Bits(d, get(c + 1))));
@@ -98,14 +110,15 @@ HWY_INLINE void StoreRows(const float* HWY_RESTRICT y, size_t row, uint32_t dim,
 }
 
 HWY_MAYBE_UNUSED static HWY_NOINLINE void StoreTile(DType type, const float* y, size_t row, uint32_t dim, const uint32_t* flips,
-                          uint8_t* const* rows) {
+                          uint8_t* const* rows, bool finite) {
   switch (type) {
     case DType::kBf16:
-      return StoreRows<DType::kBf16>(y, row, dim, flips, rows);
+      return finite ? StoreRows<DType::kBf16, true>(y, row, dim, flips, rows)
+                    : StoreRows<DType::kBf16, false>(y, row, dim, flips, rows);
     case DType::kF16:
-      return StoreRows<DType::kF16>(y, row, dim, flips, rows);
+      return StoreRows<DType::kF16, false>(y, row, dim, flips, rows);
     case DType::kF32:
-      return StoreRows<DType::kF32>(y, row, dim, flips, rows);
+      return StoreRows<DType::kF32, false>(y, row, dim, flips, rows);
   }
 }
 
