@@ -21,10 +21,11 @@ stage() {  # stage NAME COMMAND…: runs it and notes how long it took
 
 configure() { [ -f "$2/build.ninja" ] && [ ! CMakePresets.json -nt "$2/build.ninja" ] || cmake --preset "$1"; }
 
-# A test's name in ctest is its target's name in ninja.
+# A test's name in ctest is its target's name in ninja; a test that is a script has no target.
 build_tests_matching() {
   local targets
-  mapfile -t targets < <(ctest --test-dir build-asan -N -R "$1" | sed -n 's/^ *Test *#[0-9]*: //p')
+  mapfile -t targets < <(comm -12 <(ctest --test-dir build-asan -N -R "$1" | sed -n 's/^ *Test *#[0-9]*: //p' | sort) \
+    <(ninja -C build-asan -t targets all | sed 's/:.*//' | sort))
   [ ${#targets[@]} -gt 0 ] || { echo "no test matches $1" >&2; return 1; }
   ninja -C build-asan -j "$jobs" "${targets[@]}"
 }
