@@ -94,7 +94,7 @@ HWY_NOINLINE void DecodeTiles(const DecodePass& pass, HeadWorkspace* work) {
   uint32_t dim = pass.tables->dim;
   for (uint32_t g = 0; g < kTiles; ++g) {
     uint32_t first = g * kTileTokens;
-    FetchRows(pass.dtype, pass.rows + first, dim);
+    if (g + 1 < kTiles) FetchRows(pass.dtype, pass.rows + first + kTileTokens, dim);
     DequantiseTile<kBits, kMean>(*pass.tables, work->words.high + first, work->words.low + first, pass.scales + first,
                                  pass.mean, kTileTokens, work->y);
     if (pass.rotation != nullptr) {
@@ -111,6 +111,7 @@ HWY_INLINE void DecodeBits(const DecodePass& pass, HeadWorkspace* work) {
 }
 
 void Decode(const DecodePass& pass, HeadWorkspace* work) {
+  FetchRows(pass.dtype, pass.rows, pass.tables->dim);
   UnpackHead(pass.order, pass.tables->dim, pass.kept, pass.planes, &work->words, &work->units);
   switch (pass.kept) {
     case 2:
