@@ -20,7 +20,7 @@ REQUIRED = {
     "quire-gateway": ("--worker", "127.0.0.1:1"),
     "quirectl": ("--store", "127.0.0.1:1", "stats"),
     "quire-bench": ("codec",),
-    "quire-eval": ("--model", __file__, "--text", __file__),
+    "quire-eval": ("--model", __file__, "--text", __file__, "--codec", "raw"),
 }
 
 
