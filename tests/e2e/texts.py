@@ -8,8 +8,8 @@ ACTIONS = ("catalogued the maps of the northern coast", "repaired the brass lamp
            "folded a paper boat for the child", "wrote the date on the wall in chalk")
 
 
-def story(sentences=102, seed=0):
-    """Plain English, different for each seed from its first sentence on; 102 sentences are about 1,500 tokens of SmolLM2."""
+def story(sentences=92, seed=0):
+    """Plain English, different for each seed from its first sentence on; 92 sentences are about 1,500 tokens of SmolLM2."""
     lines = []
     for number in range(sentences):
         subject = SUBJECTS[(number * 5 + seed) % len(SUBJECTS)]
