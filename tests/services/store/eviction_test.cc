@@ -14,28 +14,22 @@ using absl::StatusCode;
 // A store with room for a number of blocks of SampleLayout and a clock that the test moves.
 class Eviction : public testing::Test {
  protected:
-  static constexpr uint32_t kLayers = 4;  // blocks of about 40 kB
-
   Eviction() {
     LocalStoreOptions options = SmallStore(1 << 20);
     options.now_ms = [this] { return now_ms_; };
     store_ = *LocalStore::Create(options);
   }
+  // Raw blocks of 32 KiB: nothing here depends on what the bytes mean.
   static SampleChain Chain(uint32_t blocks, uint32_t seed) {
-    return SampleChain(SampleLayout(kLayers), blocks, "tq:k4v4", seed);
+    return SampleChain(SampleLayout(1), blocks, "raw", seed);
   }
   uint32_t Prefix(const SampleChain& chain) { return StoredPrefix(*store_, chain); }
-  // How many first blocks of chains, or how many blocks of one chain, fit. First blocks are larger: they hold
-  // the sinks.
-  static uint32_t Singles() { return Fit(Chain(1, 99).objects[0].size(), Chain(1, 99).objects[0].size()); }
-  static uint32_t ChainLength() {
-    SampleChain chain = Chain(2, 99);
-    return Fit(chain.objects[0].size(), chain.objects[1].size());
-  }
-  static uint32_t Fit(uint64_t first, uint64_t other) {
+  // How many blocks fit.
+  static uint32_t Capacity() {
     ExtentAllocator arena(1 << 20);
-    uint32_t count = arena.Allocate(first) ? 1 : 0;
-    while (arena.Allocate(other)) ++count;
+    uint64_t bytes = Chain(1, 99).objects[0].size();
+    uint32_t count = 0;
+    while (arena.Allocate(bytes)) ++count;
     return count;
   }
 
@@ -44,17 +38,16 @@ class Eviction : public testing::Test {
 };
 
 TEST_F(Eviction, TheLeastRecentlyUsedChainGoesFirstFromItsEnd) {
-  uint32_t n = ChainLength() / 3;
+  uint32_t n = Capacity() / 3;
   ASSERT_GE(n, 3u);
-  SampleChain a = Chain(n, 1), b = Chain(n, 2), c = Chain(n, 3), d = Chain(2, 4);
+  SampleChain a = Chain(n, 1), b = Chain(n, 2), c = Chain(n, 3), d = Chain(4, 4);
   ASSERT_TRUE(PutChain(*store_, a).ok());
   ASSERT_TRUE(PutChain(*store_, b).ok());
   ASSERT_TRUE(PutChain(*store_, c).ok());
-  uint64_t evicted = store_->Stats()->blocks_evicted;
   EXPECT_EQ(Prefix(a), n);  // a is now the most recently used
+  ASSERT_EQ(store_->Stats()->blocks_evicted, 0u);
   ASSERT_TRUE(PutChain(*store_, d).ok());
-  while (store_->Stats()->blocks_evicted == evicted)
-    ASSERT_TRUE(PutChain(*store_, Chain(1, 100 + static_cast<uint32_t>(evicted++))).ok());
+  EXPECT_GT(store_->Stats()->blocks_evicted, 0u);
   EXPECT_EQ(Prefix(a), n);
   EXPECT_LT(Prefix(b), n);
   EXPECT_GT(Prefix(b), 0u);  // from its end
@@ -62,7 +55,7 @@ TEST_F(Eviction, TheLeastRecentlyUsedChainGoesFirstFromItsEnd) {
 }
 
 TEST_F(Eviction, ChildrenGoBeforeParentsUntilNothingIsLeft) {
-  uint32_t n = ChainLength();
+  uint32_t n = Capacity();
   SampleChain old = Chain(n, 1);
   ASSERT_TRUE(PutChain(*store_, old).ok());
   for (uint32_t left = n; left > 0; --left) {
@@ -77,7 +70,7 @@ TEST_F(Eviction, ChildrenGoBeforeParentsUntilNothingIsLeft) {
 }
 
 TEST_F(Eviction, LeasedBlocksStayUntilTheirLeaseEnds) {
-  uint32_t n = ChainLength();
+  uint32_t n = Capacity();
   SampleChain held = Chain(n, 1);
   ASSERT_TRUE(PutChain(*store_, held).ok());
   LookupOptions lease;
@@ -96,7 +89,7 @@ TEST_F(Eviction, LeasedBlocksStayUntilTheirLeaseEnds) {
 }
 
 TEST_F(Eviction, ABlockWhoseChildIsLeasedStays) {
-  uint32_t n = ChainLength();
+  uint32_t n = Capacity();
   SampleChain chain = Chain(n, 1);
   ASSERT_TRUE(PutChain(*store_, chain).ok());
   LookupOptions lease;
@@ -108,7 +101,7 @@ TEST_F(Eviction, ABlockWhoseChildIsLeasedStays) {
 }
 
 TEST_F(Eviction, BlocksBeingReadStay) {
-  uint32_t n = Singles();
+  uint32_t n = Capacity();
   ASSERT_GE(n, 4u);
   std::vector<SampleChain> singles;
   for (uint32_t i = 0; i < n; ++i) singles.push_back(Chain(1, 10 + i));
@@ -144,7 +137,7 @@ TEST_F(Eviction, ABlockDeletedWhileReadKeepsItsBytesUntilTheReaderIsDone) {
 }
 
 TEST_F(Eviction, AChainLongerThanTheArenaKeepsItsBeginning) {
-  uint32_t n = ChainLength();
+  uint32_t n = Capacity();
   SampleChain chain = Chain(n + 5, 1);
   ASSERT_TRUE(store_->RegisterLayout(chain.layout).ok());
   uint32_t stored = 0;
@@ -163,7 +156,7 @@ TEST_F(Eviction, AChainLongerThanTheArenaKeepsItsBeginning) {
 }
 
 TEST_F(Eviction, UncommittedBlocksAreNotEvictedAndNotLost) {
-  uint32_t n = Singles();
+  uint32_t n = Capacity();
   SampleChain chain = Chain(1, 1);
   ASSERT_TRUE(store_->RegisterLayout(chain.layout).ok());
   auto session = *store_->BeginPut(chain.ns(), chain.announces(), {});
@@ -174,7 +167,7 @@ TEST_F(Eviction, UncommittedBlocksAreNotEvictedAndNotLost) {
 }
 
 TEST_F(Eviction, ThreadsThatOverfillTheStoreNeverSeeAWrongByte) {
-  uint32_t n = ChainLength();
+  uint32_t n = Capacity();
   std::vector<SampleChain> chains;
   for (uint32_t i = 0; i < 6; ++i) chains.push_back(Chain(n / 2, 50 + i));
   ASSERT_TRUE(store_->RegisterLayout(chains[0].layout).ok());
