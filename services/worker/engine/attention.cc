@@ -16,7 +16,8 @@ namespace {
 
 constexpr int64_t kRotatedRows = 2048;  // of a tile: bounds the scratch to 2 × KV heads × 2048 × d floats
 constexpr int64_t kSpanRows = 512;      // see the header
-constexpr int64_t kQueryRows = 32;      // query rows come in multiples of this, so that no product has a remainder of a few rows
+constexpr int64_t kQueryRows =
+    32;  // query rows come in multiples of this, so that no product has a remainder of a few rows
 static_assert(kSpanRows % kBlockTokens == 0);
 
 int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -112,47 +113,60 @@ std::vector<PageAttention::Tile> PageAttention::Plan(const KvSequence& kv, uint3
   return tiles;
 }
 
-// The block's mean is added to each rotated key here: one addition an element, cheaper than a product a query and block once a chunk
-// has more than a few queries, and the same score.
-absl::Status PageAttention::FillRotated(const BlockReader& codes, uint32_t layer, uint32_t head, float* k, float* v) const {
+// The block's mean is added to each rotated key here: one addition an element, cheaper than a product a query
+// and block once a chunk has more than a few queries, and the same score.
+absl::Status PageAttention::FillRotated(const BlockReader& codes, uint32_t layer, uint32_t head, float* k,
+                                        float* v) const {
   const size_t d = static_cast<size_t>(dim_);
   std::vector<float> mean(d);
-  QUIRE_RETURN_IF_ERROR(
-      codes.DecodeRotated(layer, head, codes.levels(), {.k = {k, kBlockTokens * d}, .k_mean = mean, .v = {v, kBlockTokens * d}}));
+  QUIRE_RETURN_IF_ERROR(codes.DecodeRotated(
+      layer, head, codes.levels(), {.k = {k, kBlockTokens * d}, .k_mean = mean, .v = {v, kBlockTokens * d}}));
   for (size_t t = 0; t < kBlockTokens; ++t) {
     for (size_t c = 0; c < d; ++c) k[t * d + c] += mean[c];
   }
   return absl::OkStatus();
 }
 
-absl::Status PageAttention::FillDirect(const KvSequence& kv, uint32_t layer, const Span& span, int64_t rows, float* k,
-                                       float* v) const {
+absl::Status PageAttention::FillDirect(const KvSequence& kv, uint32_t layer, const Span& span, int64_t rows,
+                                       float* k, float* v) const {
   const KvPage& page = kv.pages()[span.page];
   if (page.raw == nullptr) {
-    const MutableLayerView out{.key = {k, DType::kF32, dim_, rows * dim_}, .value = {v, DType::kF32, dim_, rows * dim_}};
+    const MutableLayerView out{.key = {k, DType::kF32, dim_, rows * dim_},
+                               .value = {v, DType::kF32, dim_, rows * dim_}};
     return page.codes->DecodeLayer(layer, page.codes->levels(), out);
   }
   for (int64_t head = 0; head < kv_heads_; ++head) {
-    kv.LoadRaw(page, layer, static_cast<uint32_t>(head), 0, span.count, k + head * rows * dim_, v + head * rows * dim_);
+    kv.LoadRaw(page, layer, static_cast<uint32_t>(head), 0, span.count, k + head * rows * dim_,
+               v + head * rows * dim_);
   }
   return absl::OkStatus();
 }
 
-absl::Status PageAttention::Fill(const KvSequence& kv, uint32_t layer, const Tile& tile, int64_t rows, float* k, float* v) const {
+absl::Status PageAttention::Fill(const KvSequence& kv, uint32_t layer, const Tile& tile, int64_t rows,
+                                 float* k, float* v) const {
   const int64_t head_stride = rows * dim_, spans = static_cast<int64_t>(tile.spans.size());
   for (int64_t head = 0; head < kv_heads_; ++head) {
-    if (tile.sinks) kv.LoadSinks(layer, static_cast<uint32_t>(head), k + head * head_stride, v + head * head_stride);
+    if (tile.sinks)
+      kv.LoadSinks(layer, static_cast<uint32_t>(head), k + head * head_stride, v + head * head_stride);
     std::fill(k + head * head_stride + tile.rows * dim_, k + (head + 1) * head_stride, 0.0f);
     std::fill(v + head * head_stride + tile.rows * dim_, v + (head + 1) * head_stride, 0.0f);
   }
   std::vector<absl::Status> statuses(static_cast<size_t>(tile.rotated ? spans * kv_heads_ : spans));
-  ParallelFor(static_cast<int64_t>(statuses.size()), [&](int64_t i) {
+  auto fill = [&](int64_t i) {
     const Span& span = tile.spans[static_cast<size_t>(i % spans)];
     const int64_t head = i / spans, at = head * head_stride + span.row * dim_;
-    statuses[static_cast<size_t>(i)] =
-        tile.rotated ? FillRotated(*kv.pages()[span.page].codes, layer, static_cast<uint32_t>(head), k + at, v + at)
-                     : FillDirect(kv, layer, span, rows, k + at, v + at);
+    statuses[static_cast<size_t>(i)] = tile.rotated ? FillRotated(*kv.pages()[span.page].codes, layer,
+                                                                  static_cast<uint32_t>(head), k + at, v + at)
+                                                    : FillDirect(kv, layer, span, rows, k + at, v + at);
+  };
+  const bool copies_only = std::all_of(tile.spans.begin(), tile.spans.end(), [&](const Span& span) {
+    return kv.pages()[span.page].raw != nullptr;
   });
+  if (copies_only) {  // done before another thread would have woken up
+    for (size_t i = 0; i < statuses.size(); ++i) fill(static_cast<int64_t>(i));
+  } else {
+    ParallelFor(static_cast<int64_t>(statuses.size()), fill);
+  }
   for (const absl::Status& status : statuses) QUIRE_RETURN_IF_ERROR(status);
   return absl::OkStatus();
 }
@@ -173,8 +187,10 @@ absl::StatusOr<at::Tensor> PageAttention::Run(const KvSequence& kv, uint32_t lay
   const int64_t n = q.size(0), group_rows = query_heads_ / kv_heads_ * n;
   const int64_t query_rows = n == 1 ? group_rows : RoundUp(group_rows, kQueryRows);
   const double scale = 1.0 / std::sqrt(static_cast<double>(dim_));
-  // [1, KV heads, group · n and padding, d]: the queries of a group stand below each other and share one pass over their KV head.
-  at::Tensor plain = q.view({n, query_heads_, dim_}).transpose(0, 1).reshape({1, kv_heads_, group_rows, dim_});
+  // [1, KV heads, group · n and padding, d]: the queries of a group stand below each other and share one pass
+  // over their KV head.
+  at::Tensor plain =
+      q.view({n, query_heads_, dim_}).transpose(0, 1).reshape({1, kv_heads_, group_rows, dim_});
   if (query_rows > group_rows) plain = at::constant_pad_nd(plain, {0, 0, 0, query_rows - group_rows});
   at::Tensor rotated;
   Accumulator sum;
@@ -187,15 +203,19 @@ absl::StatusOr<at::Tensor> PageAttention::Run(const KvSequence& kv, uint32_t lay
       k_scratch_ = at::empty({elements}, at::kFloat);
       v_scratch_ = at::empty({elements}, at::kFloat);
     }
-    QUIRE_RETURN_IF_ERROR(Fill(kv, layer, tile, rows, k_scratch_.data_ptr<float>(), v_scratch_.data_ptr<float>()));
+    QUIRE_RETURN_IF_ERROR(
+        Fill(kv, layer, tile, rows, k_scratch_.data_ptr<float>(), v_scratch_.data_ptr<float>()));
     auto seen = [&](const at::Tensor& scratch) {
-      return scratch.narrow(0, 0, elements).view({1, kv_heads_, rows, dim_}).narrow(2, tile.skip, rows - tile.skip);
+      return scratch.narrow(0, 0, elements)
+          .view({1, kv_heads_, rows, dim_})
+          .narrow(2, tile.skip, rows - tile.skip);
     };
     if (tile.rotated && !rotated.defined()) rotated = at::matmul(plain, rotation_.t());
     std::optional<at::Tensor> mask;
     if (own) mask = Mask(n, query_rows, tile.rows, rows);
-    auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(tile.rotated ? rotated : plain, seen(k_scratch_),
-                                                                      seen(v_scratch_), 0.0, /*is_causal=*/false, mask, scale);
+    auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(tile.rotated ? rotated : plain,
+                                                                      seen(k_scratch_), seen(v_scratch_), 0.0,
+                                                                      /*is_causal=*/false, mask, scale);
     sum.Add(tile.rotated, out.reshape({kv_heads_, query_rows, dim_}), lse.reshape({kv_heads_, query_rows}));
   }
   // [KV heads, group · n, d] → [n, query heads · d]

@@ -1,12 +1,14 @@
 // Attention of a chunk's queries over a sequence's pages, raw and coded.
 //
-// History that is held as `tq` codes is never rebuilt: with y = R·k a score is q·k = (R·q)·y, so the queries are rotated once, and
-// Σ p·v = Rᵀ·Σ p·(R·v), so the sum over rotated values is rotated back once. Pages are decoded in tiles into one scratch, each page once
-// a call; tiles are merged by their log-sum-exp, which makes them one softmax.
+// History that is held as `tq` codes is never rebuilt: with y = R·k a score is q·k = (R·q)·y, so the queries
+// are rotated once, and Σ p·v = Rᵀ·Σ p·(R·v), so the sum over rotated values is rotated back once. Pages are
+// decoded in tiles into one scratch, each page once a call; tiles are merged by their log-sum-exp, which
+// makes them one softmax.
 //
-// Pages that need no rotation (raw ones, and codes of codec `raw`) are tiled at multiples of 512 positions and padded to that with masked
-// rows, so that a query's sums run in an order that depends on its position only. Hence with codec `raw` a restored prefix gives the
-// very bits of a recomputed one, in whatever pieces either was computed (of two or more tokens).
+// Pages that need no rotation (raw ones, and codes of codec `raw`) are tiled at multiples of 512 positions
+// and padded to that with masked rows, so that a query's sums run in an order that depends on its position
+// only. Hence with codec `raw` a restored prefix gives the very bits of a recomputed one, in whatever pieces
+// either was computed (of two or more tokens).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -27,8 +29,9 @@ class PageAttention {
  public:
   PageAttention(std::shared_ptr<const BlockCodec> codec, uint32_t query_heads);
 
-  // q: fp32 [n, query_heads, d], after RoPE, of the positions [kv.length(), kv.length() + n), whose K and V are in `kv` already.
-  // Query head h reads KV head h / (query_heads / KV heads). Returns fp32 [n, query_heads · d].
+  // q: fp32 [n, query_heads, d], after RoPE, of the positions [kv.length(), kv.length() + n), whose K and V
+  // are in `kv` already. Query head h reads KV head h / (query_heads / KV heads). Returns fp32 [n,
+  // query_heads · d].
   absl::StatusOr<at::Tensor> Run(const KvSequence& kv, uint32_t layer, const at::Tensor& q);
 
  private:
@@ -40,7 +43,7 @@ class PageAttention {
     bool rotated = false;  // tq codes, as they are; else keys and values in the model's own basis
     bool sinks = false;    // the sequence's raw sinks come first
     bool aligned = false;  // row 0 is a position divisible by 512 and rows are consecutive positions
-    int64_t skip = 0;      // rows at the start that must not be seen (block 0's sink slots among rotated codes)
+    int64_t skip = 0;  // rows at the start that must not be seen (block 0's sink slots among rotated codes)
     int64_t rows = 0;
     std::vector<Span> spans;
     void Add(uint32_t page, uint32_t count);
@@ -48,11 +51,13 @@ class PageAttention {
 
   static std::vector<Tile> Plan(const KvSequence& kv, uint32_t layer);
   // Fills k and v [KV heads, rows, d], of which the tile may fill fewer; the rest becomes zero.
-  absl::Status Fill(const KvSequence& kv, uint32_t layer, const Tile& tile, int64_t rows, float* k, float* v) const;
+  absl::Status Fill(const KvSequence& kv, uint32_t layer, const Tile& tile, int64_t rows, float* k,
+                    float* v) const;
   absl::Status FillRotated(const BlockReader& codes, uint32_t layer, uint32_t head, float* k, float* v) const;
-  absl::Status FillDirect(const KvSequence& kv, uint32_t layer, const Span& span, int64_t rows, float* k, float* v) const;
-  // [1, 1, query_rows, rows]: 0 where query row r (query r % n of a group) sees tile row c, else −infinity. The tile's last n real rows
-  // are the queries' own tokens.
+  absl::Status FillDirect(const KvSequence& kv, uint32_t layer, const Span& span, int64_t rows, float* k,
+                          float* v) const;
+  // [1, 1, query_rows, rows]: 0 where query row r (query r % n of a group) sees tile row c, else −infinity.
+  // The tile's last n real rows are the queries' own tokens.
   const at::Tensor& Mask(int64_t n, int64_t query_rows, int64_t real_rows, int64_t rows);
 
   const std::shared_ptr<const BlockCodec> codec_;

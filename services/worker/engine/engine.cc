@@ -12,14 +12,17 @@
 namespace quire::worker {
 namespace {
 
-// A spec may name a layer that the model lacks or a codec that can't code stored blocks; better known at start than at the first block.
+// A spec may name a layer that the model lacks or a codec that can't code stored blocks; better known at
+// start than at the first block.
 absl::Status CheckSpec(const CodecSpec& spec, const LoadedModel& loaded) {
   if (spec.last_named_layer() >= static_cast<int64_t>(loaded.codec->part().layers())) {
-    return absl::InvalidArgumentError(absl::StrCat("codec ", spec.ToString(), " names layer ", spec.last_named_layer(),
-                                                   ", the model has layers 0 to ", loaded.codec->part().layers() - 1));
+    return absl::InvalidArgumentError(absl::StrCat("codec ", spec.ToString(), " names layer ",
+                                                   spec.last_named_layer(), ", the model has layers 0 to ",
+                                                   loaded.codec->part().layers() - 1));
   }
   std::vector<LayerCodec> codecs;
-  for (uint32_t layer = 0; layer < loaded.codec->part().layers(); ++layer) codecs.push_back(spec.ForLayer(layer));
+  for (uint32_t layer = 0; layer < loaded.codec->part().layers(); ++layer)
+    codecs.push_back(spec.ForLayer(layer));
   return SliceMap::Create(loaded.codec->layout(), loaded.codec->part(), codecs, kMaxSinkTokens).status();
 }
 
@@ -39,8 +42,9 @@ class TorchEngine final : public Engine {
   absl::StatusOr<std::vector<float>> Forward(Sequence& sequence, std::span<const uint32_t> tokens) override {
     if (tokens.empty()) return absl::InvalidArgumentError("Forward needs at least one token");
     at::Tensor last;
-    QUIRE_RETURN_IF_ERROR(loaded_.Run(static_cast<KvSequence&>(sequence), tokens,
-                                      [&](const at::Tensor& hidden) { last = hidden.narrow(0, hidden.size(0) - 1, 1); }));
+    QUIRE_RETURN_IF_ERROR(
+        loaded_.Run(static_cast<KvSequence&>(sequence), tokens,
+                    [&](const at::Tensor& hidden) { last = hidden.narrow(0, hidden.size(0) - 1, 1); }));
     std::vector<float> logits;
     QUIRE_RETURN_IF_ERROR(CatchTorch([&] {
       const at::Tensor values = loaded_.model->Logits(last).contiguous();
@@ -58,9 +62,10 @@ class TorchEngine final : public Engine {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options, const LoadProgress& progress) {
-  QUIRE_ASSIGN_OR_RETURN(LoadedModel loaded,
-                         LoadedModel::Load(options.model_path, options.threads, options.max_context, progress));
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options,
+                                                     const LoadProgress& progress) {
+  QUIRE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadedModel::Load(options.model_path, options.threads,
+                                                               options.max_context, progress));
   QUIRE_RETURN_IF_ERROR(CheckSpec(options.kv_codec, loaded));
   return std::make_unique<TorchEngine>(std::move(loaded), options.kv_codec);
 }

@@ -1,4 +1,5 @@
-// The model and its KV: what the scheduler drives. LibTorch stays behind this header; its exceptions end here as INTERNAL.
+// The model and its KV: what the scheduler drives. LibTorch stays behind this header; its exceptions end here
+// as INTERNAL.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +20,10 @@
 namespace quire::worker {
 
 struct EngineOptions {
-  std::string model_path;       // a .gguf file
-  CodecSpec kv_codec;           // what sealed blocks are coded with
-  int threads = 0;              // 0: all cores
-  uint32_t max_context = 0;     // tokens; 0: the model's own
+  std::string model_path;    // a .gguf file
+  CodecSpec kv_codec;        // what sealed blocks are coded with
+  int threads = 0;           // 0: all cores
+  uint32_t max_context = 0;  // tokens; 0: the model's own
 };
 
 // Progress of Load: a step's name and its fraction, 0…1.
@@ -36,30 +37,33 @@ struct ModelInfo {
   std::vector<uint32_t> eos_tokens;
 };
 
-// A block that has been encoded: the very bytes that attention reads, the wire carries and the store keeps. Null if the block could
-// not be encoded (a NaN or an infinity); it is then kept raw and never offloaded.
+// A block that has been encoded: the very bytes that attention reads, the wire carries and the store keeps.
+// Null if the block could not be encoded (a NaN or an infinity); it is then kept raw and never offloaded.
 struct SealedBlock {
   BlockIdentity identity;
   std::shared_ptr<const std::vector<uint8_t>> object;
 };
 
-// One sequence's KV: sinks and the last 128 to 191 tokens raw, everything older as codes. Made by Engine::NewSequence; used by one
-// thread at a time.
+// One sequence's KV: sinks and the last 128 to 191 tokens raw, everything older as codes. Made by
+// Engine::NewSequence; used by one thread at a time.
 class Sequence {
  public:
   virtual ~Sequence() = default;
-  virtual uint32_t length() const = 0;                          // tokens whose KV is here
-  virtual std::span<const SealedBlock> blocks() const = 0;      // all whole blocks, in order
-  // Appends a block whose object came from the store. REQUIRES: length() == 64 · blocks().size(). The object is verified against the
-  // identity that follows from the chain and `tokens` (64 of them); DATA_LOSS and no change if it is not that block.
-  virtual absl::Status Restore(std::span<const uint32_t> tokens, std::shared_ptr<const std::vector<uint8_t>> object) = 0;
-  virtual uint64_t kv_bytes() const = 0;                        // held now, codes and raw
+  virtual uint32_t length() const = 0;                      // tokens whose KV is here
+  virtual std::span<const SealedBlock> blocks() const = 0;  // all whole blocks, in order
+  // Appends a block whose object came from the store. REQUIRES: length() == 64 · blocks().size(). The object
+  // is verified against the identity that follows from the chain and `tokens` (64 of them); DATA_LOSS and no
+  // change if it is not that block.
+  virtual absl::Status Restore(std::span<const uint32_t> tokens,
+                               std::shared_ptr<const std::vector<uint8_t>> object) = 0;
+  virtual uint64_t kv_bytes() const = 0;  // held now, codes and raw
 };
 
 class Engine {
  public:
   virtual ~Engine() = default;
-  static absl::StatusOr<std::unique_ptr<Engine>> Load(const EngineOptions& options, const LoadProgress& progress);
+  static absl::StatusOr<std::unique_ptr<Engine>> Load(const EngineOptions& options,
+                                                      const LoadProgress& progress);
 
   virtual const ModelInfo& info() const = 0;
   virtual const Layout& layout() const = 0;
@@ -68,9 +72,12 @@ class Engine {
 
   // `root`: RootKey of the sequence's salt; block keys chain from it.
   virtual std::unique_ptr<Sequence> NewSequence(const Digest& root) = 0;
-  // Computes `tokens` after what the sequence holds, seals the blocks that fill, and returns the logits [vocabulary] of the last one.
-  // One call at a time. On an error the sequence is not to be used again.
-  virtual absl::StatusOr<std::vector<float>> Forward(Sequence& sequence, std::span<const uint32_t> tokens) = 0;
+  // Computes `tokens` after what the sequence holds, seals the blocks that fill, and returns the logits
+  // [vocabulary] of the last one. One call at a time. On an error the sequence is not to be used again.
+  // With codec `raw` the logits are the same bits however a prompt is cut into calls of two or more tokens
+  // and whatever part of it was restored.
+  virtual absl::StatusOr<std::vector<float>> Forward(Sequence& sequence,
+                                                     std::span<const uint32_t> tokens) = 0;
 };
 
 }  // namespace quire::worker

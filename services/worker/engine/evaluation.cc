@@ -37,7 +37,8 @@ class TorchEvaluator final : public Evaluator {
   std::span<const uint32_t> Scored() const { return std::span(tokens_).subspan(prefix_, score_); }
   // The hidden states [n, hidden] of tokens run behind kv.
   absl::StatusOr<at::Tensor> Hidden(KvSequence& kv, std::span<const uint32_t> tokens) const;
-  absl::StatusOr<std::unique_ptr<KvSequence>> CodedPrefix(const CodecSpec& spec, int levels, uint64_t* bytes) const;
+  absl::StatusOr<std::unique_ptr<KvSequence>> CodedPrefix(const CodecSpec& spec, int levels,
+                                                          uint64_t* bytes) const;
   void Compare(const at::Tensor& coded_hidden, TextFidelity* out) const;
 
   const LoadedModel loaded_;
@@ -59,7 +60,8 @@ absl::StatusOr<at::Tensor> TorchEvaluator::Hidden(KvSequence& kv, std::span<cons
   return all;
 }
 
-absl::Status TorchEvaluator::ForEachPosition(std::span<const uint32_t> tokens, const std::optional<CodecSpec>& codec,
+absl::Status TorchEvaluator::ForEachPosition(std::span<const uint32_t> tokens,
+                                             const std::optional<CodecSpec>& codec,
                                              absl::FunctionRef<void(size_t, std::span<const float>)> visit) {
   std::unique_ptr<KvSequence> kv =
       codec.has_value() ? loaded_.NewSequence(root_, *codec, KvSequence::Mode::kServing) : NewSequence();
@@ -77,10 +79,11 @@ absl::Status TorchEvaluator::ForEachPosition(std::span<const uint32_t> tokens, c
 
 absl::Status TorchEvaluator::SetText(std::span<const uint32_t> tokens, uint32_t prefix, uint32_t score) {
   const uint64_t used = uint64_t{prefix} + score;
-  if (prefix == 0 || prefix % kBlockTokens != 0 || score == 0 || tokens.size() < used || tokens.size() > used + 1) {
-    return absl::InvalidArgumentError(absl::StrCat("a text of ", tokens.size(), " tokens can't be split in ", prefix,
-                                                   " prefix and ", score, " scored tokens; the prefix must be whole blocks of ",
-                                                   kBlockTokens));
+  if (prefix == 0 || prefix % kBlockTokens != 0 || score == 0 || tokens.size() < used ||
+      tokens.size() > used + 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a text of ", tokens.size(), " tokens can't be split in ", prefix, " prefix and ", score,
+                     " scored tokens; the prefix must be whole blocks of ", kBlockTokens));
   }
   reference_ = NewSequence();
   tokens_.assign(tokens.begin(), tokens.end());
@@ -92,19 +95,22 @@ absl::Status TorchEvaluator::SetText(std::span<const uint32_t> tokens, uint32_t 
 }
 
 // A sequence that holds the prefix as codes only, restored from objects like any other.
-absl::StatusOr<std::unique_ptr<KvSequence>> TorchEvaluator::CodedPrefix(const CodecSpec& spec, int levels, uint64_t* bytes) const {
+absl::StatusOr<std::unique_ptr<KvSequence>> TorchEvaluator::CodedPrefix(const CodecSpec& spec, int levels,
+                                                                        uint64_t* bytes) const {
   const std::vector<Digest> keys = BlockKeys(root_, Prefix());
   std::vector<std::shared_ptr<std::vector<uint8_t>>> objects(keys.size());
   std::vector<absl::Status> statuses(keys.size());
   ParallelFor(static_cast<int64_t>(keys.size()), [&](int64_t i) {
     const size_t index = static_cast<size_t>(i);
-    const BlockIdentity identity{index == 0 ? root_ : keys[index - 1], keys[index], static_cast<uint32_t>(index)};
+    const BlockIdentity identity{index == 0 ? root_ : keys[index - 1], keys[index],
+                                 static_cast<uint32_t>(index)};
     objects[index] = std::make_shared<std::vector<uint8_t>>();
     absl::Status status = reference_->EncodeBlock(identity.index, identity, spec, objects[index].get());
     if (status.ok() && levels > 0) {
       absl::StatusOr<BlockReader> reader = BlockReader::Open(loaded_.codec, identity, *objects[index]);
       status = reader.status();
-      if (reader.ok()) objects[index]->resize(reader->slices().ObjectBytes(std::min(levels, reader->levels())));
+      if (reader.ok())
+        objects[index]->resize(reader->slices().ObjectBytes(std::min(levels, reader->levels())));
     }
     statuses[index] = std::move(status);
   });
@@ -112,7 +118,8 @@ absl::StatusOr<std::unique_ptr<KvSequence>> TorchEvaluator::CodedPrefix(const Co
   std::unique_ptr<KvSequence> kv = NewSequence();
   for (size_t i = 0; i < objects.size(); ++i) {
     *bytes += objects[i]->size();
-    QUIRE_RETURN_IF_ERROR(kv->Restore(Prefix().subspan(i * kBlockTokens, kBlockTokens), std::move(objects[i])));
+    QUIRE_RETURN_IF_ERROR(
+        kv->Restore(Prefix().subspan(i * kBlockTokens, kBlockTokens), std::move(objects[i])));
   }
   return kv;
 }
@@ -121,8 +128,10 @@ absl::StatusOr<std::unique_ptr<KvSequence>> TorchEvaluator::CodedPrefix(const Co
 void TorchEvaluator::Compare(const at::Tensor& coded_hidden, TextFidelity* out) const {
   for (int64_t first = 0; first < coded_hidden.size(0); first += kStrip) {
     const int64_t n = std::min(kStrip, coded_hidden.size(0) - first);
-    const at::Tensor p = at::log_softmax(loaded_.model->Logits(reference_hidden_.narrow(0, first, n)), -1, at::kDouble);
-    const at::Tensor q = at::log_softmax(loaded_.model->Logits(coded_hidden.narrow(0, first, n)), -1, at::kDouble);
+    const at::Tensor p =
+        at::log_softmax(loaded_.model->Logits(reference_hidden_.narrow(0, first, n)), -1, at::kDouble);
+    const at::Tensor q =
+        at::log_softmax(loaded_.model->Logits(coded_hidden.narrow(0, first, n)), -1, at::kDouble);
     const at::Tensor kl = (at::exp(p) * (p - q)).sum(-1), same = at::eq(p.argmax(-1), q.argmax(-1));
     for (int64_t i = 0; i < n; ++i) {
       out->kl.push_back(kl.data_ptr<double>()[i]);
@@ -152,7 +161,8 @@ absl::StatusOr<TextFidelity> TorchEvaluator::Measure(const CodecSpec& spec, int 
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Evaluator>> Evaluator::Load(const std::string& model_path, int threads, const LoadProgress& progress) {
+absl::StatusOr<std::unique_ptr<Evaluator>> Evaluator::Load(const std::string& model_path, int threads,
+                                                           const LoadProgress& progress) {
   QUIRE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadedModel::Load(model_path, threads, 0, progress));
   return std::make_unique<TorchEvaluator>(std::move(loaded));
 }

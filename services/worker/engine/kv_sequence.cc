@@ -37,7 +37,8 @@ void Load(DType dtype, const uint8_t* from, size_t n, float* to) {
 
 }  // namespace
 
-KvSequence::KvSequence(std::shared_ptr<const BlockCodec> codec, CodecSpec spec, const Digest& root, Limits limits, Mode mode)
+KvSequence::KvSequence(std::shared_ptr<const BlockCodec> codec, CodecSpec spec, const Digest& root,
+                       Limits limits, Mode mode)
     : codec_(std::move(codec)),
       spec_(std::move(spec)),
       root_(root),
@@ -50,8 +51,9 @@ KvSequence::KvSequence(std::shared_ptr<const BlockCodec> codec, CodecSpec spec, 
 
 absl::Status KvSequence::CheckTokens(std::span<const uint32_t> tokens) const {
   if (tokens.size() > limits_.context - std::min(limits_.context, reserved_end())) {
-    return absl::InvalidArgumentError(absl::StrCat("the context holds ", limits_.context, " tokens; ", reserved_end(),
-                                                   " are there and ", tokens.size(), " more were given"));
+    return absl::InvalidArgumentError(absl::StrCat("the context holds ", limits_.context, " tokens; ",
+                                                   reserved_end(), " are there and ", tokens.size(),
+                                                   " more were given"));
   }
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] >= limits_.vocabulary) {
@@ -70,15 +72,16 @@ BlockIdentity KvSequence::NextIdentity(std::span<const uint32_t> tokens) const {
   return identity;
 }
 
-absl::Status KvSequence::Restore(std::span<const uint32_t> tokens, std::shared_ptr<const std::vector<uint8_t>> object) {
+absl::Status KvSequence::Restore(std::span<const uint32_t> tokens,
+                                 std::shared_ptr<const std::vector<uint8_t>> object) {
   if (length_ != sealed_.size() * kBlockTokens || !pending_.empty()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("a block can be restored only behind whole blocks; the sequence holds ", length_, " tokens"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "a block can be restored only behind whole blocks; the sequence holds ", length_, " tokens"));
   }
   if (tokens.size() != kBlockTokens || object == nullptr) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a block is ", kBlockTokens, " tokens and an object; got ", tokens.size(), " tokens",
-                     object == nullptr ? " and no object" : ""));
+    return absl::InvalidArgumentError(absl::StrCat("a block is ", kBlockTokens, " tokens and an object; got ",
+                                                   tokens.size(), " tokens",
+                                                   object == nullptr ? " and no object" : ""));
   }
   QUIRE_RETURN_IF_ERROR(CheckTokens(tokens));
   const BlockIdentity identity = NextIdentity(tokens);
@@ -90,7 +93,8 @@ absl::Status KvSequence::Restore(std::span<const uint32_t> tokens, std::shared_p
     status = sinks.status();
   }
   if (!status.ok()) {
-    return absl::DataLossError(absl::StrCat("block ", identity.index, " not restored: ", std::string(status.message())));
+    return absl::DataLossError(
+        absl::StrCat("block ", identity.index, " not restored: ", std::string(status.message())));
   }
   if (identity.index == 0) sinks_ = *std::move(sinks);
   KvPage page;
@@ -135,9 +139,10 @@ void KvSequence::StoreKv(uint32_t layer, uint32_t head, uint32_t position, const
   Store(dtype_, v, dim_, raw.v.data() + at * SizeOf(dtype_));
 }
 
-void KvSequence::LoadRaw(const KvPage& page, uint32_t layer, uint32_t head, uint32_t first, uint32_t count, float* k,
-                         float* v) const {
-  const size_t at = (RunOffset(layer, head) + size_t{first} * dim_) * SizeOf(dtype_), n = size_t{count} * dim_;
+void KvSequence::LoadRaw(const KvPage& page, uint32_t layer, uint32_t head, uint32_t first, uint32_t count,
+                         float* k, float* v) const {
+  const size_t at = (RunOffset(layer, head) + size_t{first} * dim_) * SizeOf(dtype_),
+               n = size_t{count} * dim_;
   Load(dtype_, page.raw->k.data() + at, n, k);
   Load(dtype_, page.raw->v.data() + at, n, v);
 }
@@ -159,22 +164,27 @@ absl::Status KvSequence::Commit() {
 absl::Status KvSequence::EncodeBlock(uint32_t index, const BlockIdentity& identity, const CodecSpec& spec,
                                      std::vector<uint8_t>* object) const {
   const RawBlock* raw = index < pages_.size() ? pages_[index].raw.get() : nullptr;
-  if (raw == nullptr) return absl::InternalError(absl::StrCat("block ", index, " is not held raw and can't be encoded"));
+  if (raw == nullptr)
+    return absl::InternalError(absl::StrCat("block ", index, " is not held raw and can't be encoded"));
   std::vector<LayerView> views(layers_);
   for (uint32_t layer = 0; layer < layers_; ++layer) {
     const ptrdiff_t token_stride = dim_, head_stride = static_cast<ptrdiff_t>(kBlockTokens) * dim_;
-    views[layer].key = {raw->k.data() + RunOffset(layer, 0) * SizeOf(dtype_), dtype_, token_stride, head_stride};
-    views[layer].value = {raw->v.data() + RunOffset(layer, 0) * SizeOf(dtype_), dtype_, token_stride, head_stride};
+    views[layer].key = {raw->k.data() + RunOffset(layer, 0) * SizeOf(dtype_), dtype_, token_stride,
+                        head_stride};
+    views[layer].value = {raw->v.data() + RunOffset(layer, 0) * SizeOf(dtype_), dtype_, token_stride,
+                          head_stride};
   }
   return codec_->Encode(spec, identity, views, object);
 }
 
-// Encodes every block that has become whole. Blocks don't depend on each other once their keys are known, so they go side by side.
+// Encodes every block that has become whole. Blocks don't depend on each other once their keys are known, so
+// they go side by side.
 absl::Status KvSequence::Seal() {
   const size_t first = sealed_.size(), end = length_ / kBlockTokens;
   if (first == end) return absl::OkStatus();
   for (size_t index = first; index < end; ++index) {
-    std::span<const uint32_t> tokens = std::span(pending_).subspan((index - first) * kBlockTokens, kBlockTokens);
+    std::span<const uint32_t> tokens =
+        std::span(pending_).subspan((index - first) * kBlockTokens, kBlockTokens);
     sealed_.push_back({NextIdentity(tokens), nullptr});
   }
   std::vector<absl::Status> statuses(end - first);
@@ -183,7 +193,8 @@ absl::Status KvSequence::Seal() {
     SealedBlock& block = sealed_[index];
     auto object = std::make_shared<std::vector<uint8_t>>();
     absl::Status status = EncodeBlock(static_cast<uint32_t>(index), block.identity, spec_, object.get());
-    if (status.code() == absl::StatusCode::kInvalidArgument) return;  // a NaN or an infinity: stays raw, is never offloaded
+    if (status.code() == absl::StatusCode::kInvalidArgument)
+      return;  // a NaN or an infinity: stays raw, is never offloaded
     if (status.ok()) {
       object->shrink_to_fit();
       absl::StatusOr<BlockReader> reader = BlockReader::Open(codec_, block.identity, *object);
@@ -235,7 +246,8 @@ absl::StatusOr<KvSequence::Sinks> KvSequence::SinksOf(const BlockReader& reader)
   for (uint32_t layer = 0; layer < layers_; ++layer) {
     for (uint32_t head = 0; head < heads_; ++head) {
       const size_t at = SinkOffset(layer, head);
-      QUIRE_RETURN_IF_ERROR(reader.DecodeSinks(layer, head, std::span(sinks.k).subspan(at, n), std::span(sinks.v).subspan(at, n)));
+      QUIRE_RETURN_IF_ERROR(reader.DecodeSinks(layer, head, std::span(sinks.k).subspan(at, n),
+                                               std::span(sinks.v).subspan(at, n)));
     }
   }
   return sinks;

@@ -3,8 +3,9 @@
 //   tokens   0…3       4 … 63 │ 64 … 127 │ …                      │ the last 128 to 191 │ being computed
 //   held as  sinks     codes                                        codes and raw         raw
 //
-// A block is encoded once, when its 64th token is there. Its codes are the object that the store keeps, so a sequence that restores
-// the object attends to exactly the bytes that this one does. While the raw copy exists attention uses that.
+// A block is encoded once, when its 64th token is there. Its codes are the object that the store keeps, so a
+// sequence that restores the object attends to exactly the bytes that this one does. While the raw copy
+// exists attention uses that.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,8 @@
 
 namespace quire::worker {
 
-inline constexpr uint32_t kRawWindow = 128;  // a block's raw copy goes when the block lies wholly before the last 128 tokens
+inline constexpr uint32_t kRawWindow =
+    128;  // a block's raw copy goes when the block lies wholly before the last 128 tokens
 
 // K and V of 64 tokens, elements of one dtype: [layer][head][token][channel]. Unfilled tokens are zero.
 struct RawBlock {
@@ -37,38 +39,49 @@ struct KvPage {
 class KvSequence final : public Sequence {
  public:
   enum class Mode {
-    kServing,     // raw copies are of the layout's dtype, blocks are sealed, raw copies dropped behind the window
-    kEvaluation,  // raw copies are fp32; nothing that is appended is sealed or dropped: blocks() lists restored blocks only
+    kServing,     // raw copies are of the layout's dtype, blocks are sealed, raw copies dropped behind the
+                  // window
+    kEvaluation,  // raw copies are fp32; nothing that is appended is sealed or dropped: blocks() lists
+                  // restored blocks only
   };
   struct Limits {
     uint32_t context = 0;     // tokens
     uint32_t vocabulary = 0;  // ids from here on are refused
   };
   // The codec's layout must have equal layers {key, value}, and its part must be the whole.
-  KvSequence(std::shared_ptr<const BlockCodec> codec, CodecSpec spec, const Digest& root, Limits limits, Mode mode);
+  KvSequence(std::shared_ptr<const BlockCodec> codec, CodecSpec spec, const Digest& root, Limits limits,
+             Mode mode);
 
   uint32_t length() const override { return length_; }
   std::span<const SealedBlock> blocks() const override { return sealed_; }
-  absl::Status Restore(std::span<const uint32_t> tokens, std::shared_ptr<const std::vector<uint8_t>> object) override;
+  absl::Status Restore(std::span<const uint32_t> tokens,
+                       std::shared_ptr<const std::vector<uint8_t>> object) override;
   uint64_t kv_bytes() const override;
 
   // INVALID_ARGUMENT if a token is not in the vocabulary or `tokens` more would exceed the context.
   absl::Status CheckTokens(std::span<const uint32_t> tokens) const;
-  // Appending goes in three steps: Reserve (checks as above), then StoreKv for every layer, head and reserved position, then Commit.
+  // Appending goes in three steps: Reserve (checks as above), then StoreKv for every layer, head and reserved
+  // position, then Commit.
   absl::Status Reserve(std::span<const uint32_t> tokens);
-  // Takes K (after RoPE) and V [channel] of one position, rounded to the raw copies' dtype. Different positions may go side by side.
+  // Takes K (after RoPE) and V [channel] of one position, rounded to the raw copies' dtype. Different
+  // positions may go side by side.
   void StoreKv(uint32_t layer, uint32_t head, uint32_t position, const float* k, const float* v);
-  // Makes the reserved tokens part of the sequence, seals what became whole and drops raw copies that left the window.
+  // Makes the reserved tokens part of the sequence, seals what became whole and drops raw copies that left
+  // the window.
   absl::Status Commit();
 
-  // Encodes whole block `index`, which must be held raw. INVALID_ARGUMENT for a NaN or an infinity (naming it).
-  absl::Status EncodeBlock(uint32_t index, const BlockIdentity& identity, const CodecSpec& spec, std::vector<uint8_t>* object) const;
+  // Encodes whole block `index`, which must be held raw. INVALID_ARGUMENT for a NaN or an infinity (naming
+  // it).
+  absl::Status EncodeBlock(uint32_t index, const BlockIdentity& identity, const CodecSpec& spec,
+                           std::vector<uint8_t>* object) const;
 
   // Reading side. Pages cover reserved tokens too; only the last one may be partly filled.
   std::span<const KvPage> pages() const { return pages_; }
   uint32_t reserved_end() const { return pending_start_ + static_cast<uint32_t>(pending_.size()); }
-  // K and V of tokens [first, first + count) of a page that is held raw, one layer and head: [count][channel].
-  void LoadRaw(const KvPage& page, uint32_t layer, uint32_t head, uint32_t first, uint32_t count, float* k, float* v) const;
+  // K and V of tokens [first, first + count) of a page that is held raw, one layer and head:
+  // [count][channel].
+  void LoadRaw(const KvPage& page, uint32_t layer, uint32_t head, uint32_t first, uint32_t count, float* k,
+               float* v) const;
   // The 4 sink tokens, once block 0 is held as codes: [4][channel].
   void LoadSinks(uint32_t layer, uint32_t head, float* k, float* v) const;
 
@@ -79,8 +92,12 @@ class KvSequence final : public Sequence {
 
  private:
   // In elements: where a head's [token][channel] begin in a RawBlock, and a head's [4][channel] in the sinks.
-  size_t RunOffset(uint32_t layer, uint32_t head) const { return (size_t{layer} * heads_ + head) * kBlockTokens * dim_; }
-  size_t SinkOffset(uint32_t layer, uint32_t head) const { return (size_t{layer} * heads_ + head) * kMaxSinkTokens * dim_; }
+  size_t RunOffset(uint32_t layer, uint32_t head) const {
+    return (size_t{layer} * heads_ + head) * kBlockTokens * dim_;
+  }
+  size_t SinkOffset(uint32_t layer, uint32_t head) const {
+    return (size_t{layer} * heads_ + head) * kMaxSinkTokens * dim_;
+  }
   BlockIdentity NextIdentity(std::span<const uint32_t> tokens) const;
   absl::Status Seal();
   struct Sinks {

@@ -19,8 +19,9 @@ namespace quire::worker {
 class LanguageModel {
  public:
   virtual ~LanguageModel() = default;
-  // Runs `tokens`, which `kv` has reserved at [kv.length(), kv.reserved_end()), and writes their K and V there. Returns the
-  // normalised hidden states, fp32 [tokens, hidden]. Memory grows with tokens × (context + intermediate): callers bound tokens.
+  // Runs `tokens`, which `kv` has reserved at [kv.length(), kv.reserved_end()), and writes their K and V
+  // there. Returns the normalised hidden states, fp32 [tokens, hidden]. Memory grows with tokens × (context +
+  // intermediate): callers bound tokens.
   virtual absl::StatusOr<at::Tensor> Forward(std::span<const uint32_t> tokens, KvSequence& kv) = 0;
   // fp32 [n, hidden] → [n, vocabulary].
   virtual at::Tensor Logits(const at::Tensor& hidden) const = 0;
@@ -29,7 +30,8 @@ class LanguageModel {
 // Fraction of the weights read so far, 0…1; called from several threads, one at a time.
 using WeightsProgress = std::function<void(double)>;
 
-// Expands all weights to fp32. `codec` is of config.KvLayout. INVALID_ARGUMENT naming a tensor that is missing or has the wrong shape.
+// Expands all weights to fp32. `codec` is of config.KvLayout. INVALID_ARGUMENT naming a tensor that is
+// missing or has the wrong shape.
 absl::StatusOr<std::unique_ptr<LanguageModel>> LoadLlama(const GgufFile& file, const LlamaConfig& config,
                                                          std::shared_ptr<const BlockCodec> codec,
                                                          const WeightsProgress& progress);

@@ -60,7 +60,9 @@ class Llama final : public LanguageModel {
 
   absl::Status Read(const GgufFile& file, const WeightsProgress& progress);
   absl::StatusOr<at::Tensor> Forward(std::span<const uint32_t> tokens, KvSequence& kv) override;
-  at::Tensor Logits(const at::Tensor& hidden) const override { return at::linear(hidden, output_.defined() ? output_ : embedding_); }
+  at::Tensor Logits(const at::Tensor& hidden) const override {
+    return at::linear(hidden, output_.defined() ? output_ : embedding_);
+  }
 
  private:
   at::Tensor Norm(const at::Tensor& x, const at::Tensor& weight) const {
@@ -76,7 +78,8 @@ class Llama final : public LanguageModel {
 
 absl::Status Llama::Read(const GgufFile& file, const WeightsProgress& progress) {
   const int64_t hidden = config_.hidden, intermediate = config_.intermediate, vocabulary = config_.vocabulary;
-  const int64_t q_rows = int64_t{config_.heads} * config_.head_dim, kv_rows = int64_t{config_.kv_heads} * config_.head_dim;
+  const int64_t q_rows = int64_t{config_.heads} * config_.head_dim,
+                kv_rows = int64_t{config_.kv_heads} * config_.head_dim;
   WeightLoader loader(file);
   loader.Add("token_embd.weight", {vocabulary, hidden}, &embedding_);
   loader.Add("output_norm.weight", {hidden}, &final_norm_);
@@ -86,20 +89,24 @@ absl::Status Llama::Read(const GgufFile& file, const WeightsProgress& progress) 
     const std::string prefix = absl::StrCat("blk.", i, ".");
     loader.Add(prefix + "attn_norm.weight", {hidden}, &layer.attention_norm);
     loader.Add(prefix + "ffn_norm.weight", {hidden}, &layer.mlp_norm);
-    loader.AddRows({{prefix + "attn_q.weight", q_rows}, {prefix + "attn_k.weight", kv_rows}, {prefix + "attn_v.weight", kv_rows}},
+    loader.AddRows({{prefix + "attn_q.weight", q_rows},
+                    {prefix + "attn_k.weight", kv_rows},
+                    {prefix + "attn_v.weight", kv_rows}},
                    {0, hidden}, &layer.qkv);
     loader.Add(prefix + "attn_output.weight", {hidden, q_rows}, &layer.attention_out);
-    loader.AddRows({{prefix + "ffn_gate.weight", intermediate}, {prefix + "ffn_up.weight", intermediate}}, {0, hidden},
-                   &layer.gate_up);
+    loader.AddRows({{prefix + "ffn_gate.weight", intermediate}, {prefix + "ffn_up.weight", intermediate}},
+                   {0, hidden}, &layer.gate_up);
     loader.Add(prefix + "ffn_down.weight", {hidden, intermediate}, &layer.down);
   }
   return loader.Read(progress);
 }
 
-// qkv [n or more, (heads + 2 · KV heads) · d], n being what kv has reserved: turns queries and keys, puts K and V into kv, and returns
-// the queries [n, heads, d].
-at::Tensor Llama::TurnAndStore(const at::Tensor& qkv, const Turns& turns, uint32_t layer, KvSequence& kv) const {
-  const uint32_t d = config_.head_dim, heads = config_.heads, kv_heads = config_.kv_heads, start = kv.length();
+// qkv [n or more, (heads + 2 · KV heads) · d], n being what kv has reserved: turns queries and keys, puts K
+// and V into kv, and returns the queries [n, heads, d].
+at::Tensor Llama::TurnAndStore(const at::Tensor& qkv, const Turns& turns, uint32_t layer,
+                               KvSequence& kv) const {
+  const uint32_t d = config_.head_dim, heads = config_.heads, kv_heads = config_.kv_heads,
+                 start = kv.length();
   const int64_t n = kv.reserved_end() - start, width = qkv.size(1);
   at::Tensor q = at::empty({n, heads, d}, at::kFloat);
   float* const from = qkv.data_ptr<float>();
@@ -116,9 +123,9 @@ at::Tensor Llama::TurnAndStore(const at::Tensor& qkv, const Turns& turns, uint32
   return q;
 }
 
-// Below 8 rows the matrix library goes other ways and rounds otherwise. A few tokens at once are the end of a prompt whose beginning was
-// restored; padded they give the very bits that they would have given among the rest. One token alone is a decode step, and is one in
-// both cases.
+// Below 8 rows the matrix library goes other ways and rounds otherwise. A few tokens at once are the end of a
+// prompt whose beginning was restored; padded they give the very bits that they would have given among the
+// rest. One token alone is a decode step, and is one in both cases.
 at::Tensor PadRows(const at::Tensor& x) {
   const int64_t n = x.size(0);
   return n == 1 || n >= kLeastRows ? x : at::constant_pad_nd(x, {0, 0, 0, kLeastRows - n});
@@ -126,7 +133,8 @@ at::Tensor PadRows(const at::Tensor& x) {
 
 absl::StatusOr<at::Tensor> Llama::Forward(std::span<const uint32_t> tokens, KvSequence& kv) {
   const int64_t n = static_cast<int64_t>(tokens.size()), intermediate = config_.intermediate;
-  const at::Tensor ids = at::from_blob(const_cast<uint32_t*>(tokens.data()), {n}, at::kInt);  // ids are below 2^31
+  const at::Tensor ids =
+      at::from_blob(const_cast<uint32_t*>(tokens.data()), {n}, at::kInt);  // ids are below 2^31
   const Turns turns(kv.length(), tokens.size(), config_.rope_dims, config_.rope_base);
   at::Tensor x = PadRows(at::index_select(embedding_, 0, ids));
   for (uint32_t i = 0; i < config_.layers; ++i) {

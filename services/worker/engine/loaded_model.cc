@@ -17,8 +17,10 @@
 namespace quire::worker {
 namespace {
 
-// Tokens that end an answer, by their text, besides the one the file names: chat models end a turn with another than a document.
-constexpr const char* kEndTexts[] = {"<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<|eom_id|>", "</s>"};
+// Tokens that end an answer, by their text, besides the one the file names: chat models end a turn with
+// another than a document.
+constexpr const char* kEndTexts[] = {
+    "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<|eom_id|>", "</s>"};
 
 std::vector<uint32_t> EndTokens(const Tokenizer& tokenizer) {
   std::vector<uint32_t> tokens;
@@ -30,7 +32,8 @@ std::vector<uint32_t> EndTokens(const Tokenizer& tokenizer) {
   return tokens;
 }
 
-absl::StatusOr<LoadedModel> LoadChecked(const std::string& path, int threads, uint32_t max_context, const LoadProgress& progress) {
+absl::StatusOr<LoadedModel> LoadChecked(const std::string& path, int threads, uint32_t max_context,
+                                        const LoadProgress& progress) {
   auto report = [&](const char* step, double fraction) {
     if (progress) progress(step, fraction);
   };
@@ -40,7 +43,8 @@ absl::StatusOr<LoadedModel> LoadChecked(const std::string& path, int threads, ui
   QUIRE_ASSIGN_OR_RETURN(LlamaConfig config, LlamaConfig::FromGguf(*file));
   const uint32_t context = max_context == 0 ? config.context : max_context;
   if (context > config.context) {
-    return absl::InvalidArgumentError(absl::StrCat("max_context ", context, " exceeds the model's context of ", config.context));
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_context ", context, " exceeds the model's context of ", config.context));
   }
   LoadedModel loaded;
   QUIRE_ASSIGN_OR_RETURN(loaded.tokenizer, Tokenizer::FromGguf(*file));
@@ -51,8 +55,8 @@ absl::StatusOr<LoadedModel> LoadChecked(const std::string& path, int threads, ui
     return chat_template.status();
   }
   if (loaded.tokenizer->vocabulary() > config.vocabulary) {
-    return absl::InvalidArgumentError(absl::StrCat("the tokenizer has ", loaded.tokenizer->vocabulary(), " tokens, the model ",
-                                                   config.vocabulary));
+    return absl::InvalidArgumentError(absl::StrCat("the tokenizer has ", loaded.tokenizer->vocabulary(),
+                                                   " tokens, the model ", config.vocabulary));
   }
   report("Checking weights", 0);
   const Digest digest = file->WeightsDigest();
@@ -60,7 +64,9 @@ absl::StatusOr<LoadedModel> LoadChecked(const std::string& path, int threads, ui
   const Layout layout = config.KvLayout(digest);
   QUIRE_RETURN_IF_ERROR(layout.Validate());
   QUIRE_ASSIGN_OR_RETURN(loaded.codec, BlockCodec::Create(layout, Part::Whole(layout)));
-  QUIRE_ASSIGN_OR_RETURN(loaded.model, LoadLlama(*file, config, loaded.codec, [&](double fraction) { report("Reading weights", fraction); }));
+  QUIRE_ASSIGN_OR_RETURN(loaded.model, LoadLlama(*file, config, loaded.codec, [&](double fraction) {
+                           report("Reading weights", fraction);
+                         }));
   loaded.info = {.name = config.name,
                  .architecture = config.architecture,
                  .model_digest = digest,

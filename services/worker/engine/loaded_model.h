@@ -17,7 +17,8 @@
 
 namespace quire::worker {
 
-// Chunks end at multiples of this position, however the tokens were handed over, so that a prefix is computed in the same pieces again.
+// Chunks end at multiples of this position, however the tokens were handed over, so that a prefix is computed
+// in the same pieces again.
 inline constexpr uint32_t kChunkTokens = 512;
 
 struct LoadedModel {
@@ -28,14 +29,19 @@ struct LoadedModel {
   std::unique_ptr<LanguageModel> model;
 
   // See EngineOptions. Torch's exceptions become INTERNAL.
-  static absl::StatusOr<LoadedModel> Load(const std::string& path, int threads, uint32_t max_context, const LoadProgress& progress);
+  static absl::StatusOr<LoadedModel> Load(const std::string& path, int threads, uint32_t max_context,
+                                          const LoadProgress& progress);
 
-  std::unique_ptr<KvSequence> NewSequence(const Digest& root, const CodecSpec& spec, KvSequence::Mode mode) const;
-  // Runs tokens behind what kv holds, chunk by chunk; `visit` gets each chunk's hidden states [n, hidden]. Checks all tokens first.
-  absl::Status Run(KvSequence& kv, std::span<const uint32_t> tokens, absl::FunctionRef<void(const at::Tensor&)> visit) const;
+  std::unique_ptr<KvSequence> NewSequence(const Digest& root, const CodecSpec& spec,
+                                          KvSequence::Mode mode) const;
+  // Runs tokens behind what kv holds, chunk by chunk; `visit` gets each chunk's hidden states [n, hidden].
+  // Checks all tokens first.
+  absl::Status Run(KvSequence& kv, std::span<const uint32_t> tokens,
+                   absl::FunctionRef<void(const at::Tensor&)> visit) const;
 };
 
-// Calls body under inference mode and turns what it throws into INTERNAL (RESOURCE_EXHAUSTED for want of memory).
+// Calls body under inference mode and turns what it throws into INTERNAL (RESOURCE_EXHAUSTED for want of
+// memory).
 absl::Status CatchTorch(absl::FunctionRef<absl::Status()> body);
 
 }  // namespace quire::worker

@@ -12,10 +12,11 @@
 namespace quire::worker {
 namespace {
 
-// OpenMP's idle threads spin for milliseconds before they sleep, and where another thread or process wants their core that makes
-// everybody wait, ourselves ten-fold. libgomp keeps it to a moment once a process has more of its threads than cores, and has no call to
-// ask for it, only an environment read before main. So one more team exists that never works. Where fewer threads than cores are
-// wanted the spinning stays, and hurts nobody.
+// OpenMP's idle threads spin for milliseconds before they sleep, and where another thread or process wants
+// their core that makes everybody wait, ourselves ten-fold. libgomp keeps it to a moment once a process has
+// more of its threads than cores, and has no call to ask for it, only an environment read before main. So one
+// more team exists that never works. Where fewer threads than cores are wanted the spinning stays, and hurts
+// nobody.
 void ParkSpareTeam() {
   std::thread([] {
     at::init_num_threads();

@@ -17,8 +17,9 @@ absl::Status CheckShape(const GgufTensor& tensor, const std::vector<int64_t>& wa
   const bool same = std::equal(tensor.shape.begin(), tensor.shape.end(), want.begin(), want.end(),
                                [](uint64_t a, int64_t b) { return a == static_cast<uint64_t>(b); });
   if (same) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("tensor ", tensor.name, " has shape [", absl::StrJoin(tensor.shape, ", "),
-                                                 "], the model's parameters want [", absl::StrJoin(want, ", "), "]"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("tensor ", tensor.name, " has shape [", absl::StrJoin(tensor.shape, ", "),
+                   "], the model's parameters want [", absl::StrJoin(want, ", "), "]"));
 }
 
 }  // namespace
@@ -31,8 +32,9 @@ void WeightLoader::AddRows(const std::vector<Rows>& parts, std::vector<int64_t> 
   for (const Rows& part : parts) {
     shape[0] = part.rows;
     const GgufTensor* tensor = file_.Find(part.name);
-    status_.Update(tensor == nullptr ? absl::InvalidArgumentError(absl::StrCat("the model file has no tensor ", part.name))
-                                     : CheckShape(*tensor, shape));
+    status_.Update(tensor == nullptr
+                       ? absl::InvalidArgumentError(absl::StrCat("the model file has no tensor ", part.name))
+                       : CheckShape(*tensor, shape));
     if (!status_.ok()) return;
     jobs_.push_back({tensor, to});
     to += tensor->elements();
@@ -42,7 +44,8 @@ void WeightLoader::AddRows(const std::vector<Rows>& parts, std::vector<int64_t> 
 absl::Status WeightLoader::Read(const std::function<void(double)>& progress) {
   QUIRE_RETURN_IF_ERROR(status_);
   // Longest first, so that no thread ends up alone with the embedding.
-  std::sort(jobs_.begin(), jobs_.end(), [](const Job& a, const Job& b) { return a.tensor->elements() > b.tensor->elements(); });
+  std::sort(jobs_.begin(), jobs_.end(),
+            [](const Job& a, const Job& b) { return a.tensor->elements() > b.tensor->elements(); });
   uint64_t total = 0, done = 0;
   for (const Job& job : jobs_) total += job.tensor->elements();
   absl::Mutex mutex;

@@ -18,8 +18,11 @@ class WeightLoader {
   explicit WeightLoader(const GgufFile& file) : file_(file) {}
 
   // Will fill *out, fp32, with one tensor of this shape.
-  void Add(const std::string& name, const std::vector<int64_t>& shape, at::Tensor* out) { AddRows({{name, shape[0]}}, shape, out); }
-  // Will fill *out, fp32 [sum of rows, shape[1…]], with tensors on top of each other: one product instead of several.
+  void Add(const std::string& name, const std::vector<int64_t>& shape, at::Tensor* out) {
+    AddRows({{name, shape[0]}}, shape, out);
+  }
+  // Will fill *out, fp32 [sum of rows, shape[1…]], with tensors on top of each other: one product instead of
+  // several.
   struct Rows {
     std::string name;
     int64_t rows;

@@ -63,11 +63,15 @@ absl::StatusOr<Text> ReadText(const std::string& path, const Tokenizer& tokenize
     while (!bytes.empty() && (bytes.back() & 0xC0) == 0x80) bytes.pop_back();
     bytes.pop_back();
   }
-  absl::StatusOr<std::vector<uint32_t>> tokens = tokenizer.Encode(bytes, /*parse_special=*/false, /*add_special=*/true);
-  if (!tokens.ok()) return absl::Status(tokens.status().code(), absl::StrCat(path, ": ", std::string(tokens.status().message())));
+  absl::StatusOr<std::vector<uint32_t>> tokens =
+      tokenizer.Encode(bytes, /*parse_special=*/false, /*add_special=*/true);
+  if (!tokens.ok())
+    return absl::Status(tokens.status().code(),
+                        absl::StrCat(path, ": ", std::string(tokens.status().message())));
   if (tokens->size() + 1 < wanted) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": ", tokens->size(), " tokens, ", wanted - 1, " are needed (prefix ",
-                                                   options.prefix, " + score ", options.score, ")"));
+    return absl::InvalidArgumentError(absl::StrCat(path, ": ", tokens->size(), " tokens, ", wanted - 1,
+                                                   " are needed (prefix ", options.prefix, " + score ",
+                                                   options.score, ")"));
   }
   tokens->resize(std::min(tokens->size(), wanted));
   return Text{path, *std::move(tokens)};
@@ -84,7 +88,8 @@ absl::StatusOr<Candidate> MakeCandidate(const std::string& text, const Layout& l
   Candidate candidate;
   QUIRE_ASSIGN_OR_RETURN(candidate.spec, CodecSpec::Parse(text));
   if (candidate.spec.last_named_layer() >= static_cast<int64_t>(layout.layers.size())) {
-    return absl::InvalidArgumentError(absl::StrCat("codec ", text, " names layer ", candidate.spec.last_named_layer(),
+    return absl::InvalidArgumentError(absl::StrCat("codec ", text, " names layer ",
+                                                   candidate.spec.last_named_layer(),
                                                    ", the model has layers 0 to ", layout.layers.size() - 1));
   }
   if (keep_bits > 0) {
@@ -96,11 +101,13 @@ absl::StatusOr<Candidate> MakeCandidate(const std::string& text, const Layout& l
 
 absl::Status CheckContext(const Options& options, const ModelInfo& info) {
   if (options.prefix % kBlockTokens != 0 || options.prefix == 0) {
-    return absl::InvalidArgumentError(absl::StrCat("--prefix must be a multiple of ", kBlockTokens, ", not ", options.prefix));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--prefix must be a multiple of ", kBlockTokens, ", not ", options.prefix));
   }
   if (options.score == 0 || uint64_t{options.prefix} + options.score > info.context) {
-    return absl::InvalidArgumentError(absl::StrCat("--score ", options.score, " after --prefix ", options.prefix,
-                                                   " must be 1 or more and end within the model's context of ", info.context));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--score ", options.score, " after --prefix ", options.prefix,
+                     " must be 1 or more and end within the model's context of ", info.context));
   }
   return absl::OkStatus();
 }
@@ -111,7 +118,8 @@ uint64_t PrefixElements(const Layout& layout, uint32_t prefix) {
 
 absl::Status Evaluate(const Options& options, Progress& progress) {
   auto show = [&](const std::string& step, double fraction) { progress.Show(step, fraction); };
-  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<Evaluator> evaluator, Evaluator::Load(options.model, options.threads, show));
+  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<Evaluator> evaluator,
+                         Evaluator::Load(options.model, options.threads, show));
   QUIRE_RETURN_IF_ERROR(CheckContext(options, evaluator->info()));
   std::vector<Candidate> candidates;
   for (const std::string& codec : options.codecs) {
@@ -154,16 +162,25 @@ absl::Status Evaluate(const Options& options, Progress& progress) {
 int Main(int argc, char** argv) {
   Options options;
   CLI::App app(
-      "Measures how far KV codes move a model's next-token distributions: the prefix's KV is computed uncoded, then coded (its first 4 "
-      "tokens stay raw); the tokens after it are scored teacher-forced with their own KV raw. KL(uncoded || coded), in nats.",
+      "Measures how far KV codes move a model's next-token distributions: the prefix's KV is computed "
+      "uncoded, then coded (its first 4 "
+      "tokens stay raw); the tokens after it are scored teacher-forced with their own KV raw. KL(uncoded || "
+      "coded), in nats.",
       "quire-eval");
   app.add_option("--model", options.model, "Model file (.gguf)")->required()->check(CLI::ExistingFile);
-  app.add_option("--text", options.texts, "UTF-8 text files of at least prefix + score tokens")->required()->check(CLI::ExistingFile);
-  app.add_option("--codec", options.codecs, "Codec specs, such as raw, tq:k4v4 or tq:k4v3,effort=2")->required();
-  app.add_option("--prefix", options.prefix, "Tokens that are coded, a multiple of 64")->capture_default_str();
+  app.add_option("--text", options.texts, "UTF-8 text files of at least prefix + score tokens")
+      ->required()
+      ->check(CLI::ExistingFile);
+  app.add_option("--codec", options.codecs, "Codec specs, such as raw, tq:k4v4 or tq:k4v3,effort=2")
+      ->required();
+  app.add_option("--prefix", options.prefix, "Tokens that are coded, a multiple of 64")
+      ->capture_default_str();
   app.add_option("--score", options.score, "Tokens scored after the prefix")->capture_default_str();
-  app.add_option("--keep-bits", options.keep_bits, "Read the codes at this many bits (2, 3, 4), dropping the levels above");
-  app.add_option("--threads", options.threads, "Threads; 0: all cores")->capture_default_str()->check(CLI::NonNegativeNumber);
+  app.add_option("--keep-bits", options.keep_bits,
+                 "Read the codes at this many bits (2, 3, 4), dropping the levels above");
+  app.add_option("--threads", options.threads, "Threads; 0: all cores")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   app.add_flag("--json", options.json, "One JSON object a codec instead of a table");
   CLI11_PARSE(app, argc, argv);
   Progress progress;

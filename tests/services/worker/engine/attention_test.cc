@@ -13,8 +13,8 @@ namespace {
 
 constexpr uint32_t kQueryHeads = 6, kGroup = kQueryHeads / kKvHeads;
 
-// The K and V that attention should see, [position][head][channel] of one layer: coded pages decoded to the original basis, all else as
-// written.
+// The K and V that attention should see, [position][head][channel] of one layer: coded pages decoded to the
+// original basis, all else as written.
 struct Seen {
   std::vector<float> k, v;
 
@@ -23,14 +23,17 @@ struct Seen {
     for (uint32_t p = 0; p < kv.reserved_end(); ++p) {
       for (uint32_t head = 0; head < kKvHeads; ++head) {
         const size_t at = Writer::At(p, layer, head);
-        k.insert(k.end(), writer.k.begin() + static_cast<ptrdiff_t>(at), writer.k.begin() + static_cast<ptrdiff_t>(at + kDim));
-        v.insert(v.end(), writer.v.begin() + static_cast<ptrdiff_t>(at), writer.v.begin() + static_cast<ptrdiff_t>(at + kDim));
+        k.insert(k.end(), writer.k.begin() + static_cast<ptrdiff_t>(at),
+                 writer.k.begin() + static_cast<ptrdiff_t>(at + kDim));
+        v.insert(v.end(), writer.v.begin() + static_cast<ptrdiff_t>(at),
+                 writer.v.begin() + static_cast<ptrdiff_t>(at + kDim));
       }
     }
     for (size_t p = 0; p < kv.pages().size(); ++p) {
       if (kv.pages()[p].raw != nullptr) continue;
       const BlockReader& codes = *kv.pages()[p].codes;
-      const MutableLayerView out{{k.data() + p * 64 * row, DType::kF32, row, kDim}, {v.data() + p * 64 * row, DType::kF32, row, kDim}};
+      const MutableLayerView out{{k.data() + p * 64 * row, DType::kF32, row, kDim},
+                                 {v.data() + p * 64 * row, DType::kF32, row, kDim}};
       EXPECT_TRUE(codes.DecodeLayer(layer, codes.levels(), out).ok());
     }
   }
@@ -42,7 +45,8 @@ std::vector<double> Naive(const Seen& seen, const float* q, uint32_t query_head,
   std::vector<double> p(positions);
   double most = -1e300, sum = 0;
   for (uint32_t t = 0; t < positions; ++t) {
-    for (uint32_t c = 0; c < kDim; ++c) p[t] += static_cast<double>(q[c]) * seen.k[(t * kKvHeads + head) * kDim + c] / 8.0;
+    for (uint32_t c = 0; c < kDim; ++c)
+      p[t] += static_cast<double>(q[c]) * seen.k[(t * kKvHeads + head) * kDim + c] / 8.0;
     most = std::max(most, p[t]);
   }
   for (double& x : p) sum += x = std::exp(x - most);
@@ -67,7 +71,8 @@ void ExpectSameAsNaive(PageAttention& attention, const KvSequence& kv, const Wri
       for (uint32_t h = 0; h < kQueryHeads; ++h) {
         const auto want = Naive(seen, q.data_ptr<float>() + (i * kQueryHeads + h) * kDim, h, start + i + 1);
         for (uint32_t c = 0; c < kDim; ++c) {
-          worst = std::max(worst, std::abs(want[c] - got.data_ptr<float>()[(i * kQueryHeads + h) * kDim + c]));
+          worst =
+              std::max(worst, std::abs(want[c] - got.data_ptr<float>()[(i * kQueryHeads + h) * kDim + c]));
         }
       }
     }
@@ -91,9 +96,10 @@ TEST_P(OnCodes, EqualsPlainAttentionOverDecodedValues) {
   ExpectSameAsNaive(attention, kv, writer);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, OnCodes,
-                         ::testing::Combine(::testing::Values("raw", "tq:k2v2", "tq:k4v4", "tq:k8v3,layers=1:k3v8"),
-                                            ::testing::Values(0, 3, 100, 192, 700, 2500), ::testing::Values(1, 5, 130)));
+INSTANTIATE_TEST_SUITE_P(
+    All, OnCodes,
+    ::testing::Combine(::testing::Values("raw", "tq:k2v2", "tq:k4v4", "tq:k8v3,layers=1:k3v8"),
+                       ::testing::Values(0, 3, 100, 192, 700, 2500), ::testing::Values(1, 5, 130)));
 
 TEST(Attention, SeesRestoredBlocksOfMixedCodecsAndLevels) {
   const auto codec = SmallCodec();

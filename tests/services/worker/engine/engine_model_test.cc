@@ -1,4 +1,5 @@
-// The engine on a real model (QUIRE_MODEL): restored KV against recomputed, many sequences at a time, refusals.
+// The engine on a real model (QUIRE_MODEL): restored KV against recomputed, many sequences at a time,
+// refusals.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -27,7 +28,9 @@ Engine& EngineFor(const std::string& codec) {
   if (engine == nullptr) {
     const char* model = std::getenv("QUIRE_MODEL");
     EXPECT_NE(model, nullptr) << "QUIRE_MODEL must name a .gguf file";
-    EngineOptions options{.model_path = model == nullptr ? "" : model, .kv_codec = *CodecSpec::Parse(codec), .max_context = kContext};
+    EngineOptions options{.model_path = model == nullptr ? "" : model,
+                          .kv_codec = *CodecSpec::Parse(codec),
+                          .max_context = kContext};
     double last = -1;
     std::string step;
     auto loaded = Engine::Load(options, [&](const std::string& name, double fraction) {
@@ -91,7 +94,8 @@ double Divergence(const std::vector<float>& p, const std::vector<float>& q) {
 }
 
 // A new sequence that holds the first blocks of another's, as a worker restores them from a store.
-std::unique_ptr<Sequence> RestoredFrom(Engine& engine, const Sequence& other, std::span<const uint32_t> tokens, size_t blocks) {
+std::unique_ptr<Sequence> RestoredFrom(Engine& engine, const Sequence& other,
+                                       std::span<const uint32_t> tokens, size_t blocks) {
   auto sequence = engine.NewSequence(Root(engine));
   for (size_t b = 0; b < blocks; ++b) {
     auto copy = std::make_shared<std::vector<uint8_t>>(*other.blocks()[b].object);
@@ -142,7 +146,8 @@ TEST(EngineModel, CodedHitIsCloseToTheRecomputation) {
     EXPECT_LT(Divergence(logits, hit_logits), 0.05) << blocks << " blocks restored";
   }
   const uint64_t raw = engine.layout().RawBlockBytes();
-  for (const SealedBlock& block : first->blocks().subspan(1)) EXPECT_LT(block.object->size(), raw * 3 / 10);  // 0 has the sinks
+  for (const SealedBlock& block : first->blocks().subspan(1))
+    EXPECT_LT(block.object->size(), raw * 3 / 10);  // 0 has the sinks
   EXPECT_LT(first->kv_bytes(), 23 * raw / 2);
 }
 
@@ -180,7 +185,8 @@ TEST(EngineModel, PiecesOfAPromptGiveTheSameAnswer) {
   for (std::vector<size_t> pieces : {std::vector<size_t>{150, 150, 300}, {2, 61, 66, 5, 400, 66}, {598, 2}}) {
     auto sequence = engine.NewSequence(Root(engine));
     std::vector<float> last;
-    for (size_t n : pieces) last = MustForward(engine, *sequence, std::span(prompt).subspan(sequence->length(), n));
+    for (size_t n : pieces)
+      last = MustForward(engine, *sequence, std::span(prompt).subspan(sequence->length(), n));
     EXPECT_EQ(logits, last) << "KL " << Divergence(logits, last);
   }
 }
@@ -197,7 +203,8 @@ TEST(EngineModel, RefusesForgedBlocks) {
     EXPECT_EQ(sequence->Restore(std::span(prompt).first(64), bad).code(), absl::StatusCode::kDataLoss) << at;
     EXPECT_EQ(sequence->length(), 0u);
   }
-  EXPECT_EQ(sequence->Restore(std::span(prompt).subspan(64), first->blocks()[0].object).code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(sequence->Restore(std::span(prompt).subspan(64), first->blocks()[0].object).code(),
+            absl::StatusCode::kDataLoss);
   EXPECT_TRUE(sequence->Restore(std::span(prompt).first(64), first->blocks()[0].object).ok());
 }
 
@@ -219,7 +226,8 @@ TEST(EngineModel, RefusesWhatDoesNotFit) {
 
 TEST(EngineModel, RefusesOptionsItCanNotServe) {
   auto load = [](const std::string& model, const char* codec, uint32_t max_context) {
-    EngineOptions options{.model_path = model, .kv_codec = *CodecSpec::Parse(codec), .max_context = max_context};
+    EngineOptions options{
+        .model_path = model, .kv_codec = *CodecSpec::Parse(codec), .max_context = max_context};
     return Engine::Load(options, nullptr).status();
   };
   const std::string model = std::getenv("QUIRE_MODEL");

@@ -119,7 +119,8 @@ class Forged : public ::testing::Test {
   std::shared_ptr<const std::vector<uint8_t>> Object(size_t i) const { return original_->blocks()[i].object; }
   void ExpectRefused(std::vector<uint8_t> object, const std::string& what) {
     const uint64_t bytes = restored_->kv_bytes();
-    const absl::Status status = restored_->Restore(Block(1), std::make_shared<std::vector<uint8_t>>(std::move(object)));
+    const absl::Status status =
+        restored_->Restore(Block(1), std::make_shared<std::vector<uint8_t>>(std::move(object)));
     EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << what << ": " << status;
     EXPECT_EQ(restored_->length(), 64u) << what;
     EXPECT_EQ(restored_->blocks().size(), 1u) << what;
@@ -136,14 +137,16 @@ TEST_F(Forged, EveryFlippedByteIsFound) {
   const std::vector<uint8_t>& good = *Object(1);
   auto reader = BlockReader::OpenAny(codec_, good);
   ASSERT_TRUE(reader.ok());
-  // Padding between slices is covered by no checksum and read by nobody, so flips go to bytes inside slices and to the header.
+  // Padding between slices is covered by no checksum and read by nobody, so flips go to bytes inside slices
+  // and to the header.
   std::vector<size_t> offsets;
   for (size_t at = 0; at < reader->slices().header_bytes(); at += 13) offsets.push_back(at);
   for (int level = 0; level < reader->slices().levels(); ++level) {
     for (uint32_t layer = 0; layer < kLayers; ++layer) {
       for (uint32_t head = 0; head < kKvHeads; ++head) {
         const Extent slice = reader->slices().slice(level, layer, head);
-        for (uint64_t at : {slice.offset, slice.offset + slice.length / 2, slice.end() - 1}) offsets.push_back(at);
+        for (uint64_t at : {slice.offset, slice.offset + slice.length / 2, slice.end() - 1})
+          offsets.push_back(at);
       }
     }
   }
@@ -158,8 +161,8 @@ TEST_F(Forged, EveryFlippedByteIsFound) {
 TEST_F(Forged, AnotherBlockIsNotThisOne) {
   ExpectRefused(*Object(0), "the block before");
   ExpectRefused(*Object(2), "the block after");
-  KvSequence other(codec_, Spec("tq:k4v4"), RootKey(codec_->fingerprint(), "another salt"), {4096, kVocabulary},
-                   KvSequence::Mode::kServing);
+  KvSequence other(codec_, Spec("tq:k4v4"), RootKey(codec_->fingerprint(), "another salt"),
+                   {4096, kVocabulary}, KvSequence::Mode::kServing);
   writer_.Append(other, tokens_);
   ExpectRefused(*other.blocks()[1].object, "another salt");
   const Layout layout = Layout::Uniform(Digest{{1}}, kLayers, kKvHeads, kDim);
@@ -171,7 +174,8 @@ TEST_F(Forged, AnotherBlockIsNotThisOne) {
 TEST_F(Forged, OnlyLevelBoundariesEndAnObject) {
   const std::vector<uint8_t>& good = *Object(1);
   for (size_t size : {size_t{0}, size_t{15}, size_t{100}, good.size() / 2 + 1, good.size() - 1}) {
-    ExpectRefused({good.begin(), good.begin() + static_cast<ptrdiff_t>(size)}, "cut to " + std::to_string(size));
+    ExpectRefused({good.begin(), good.begin() + static_cast<ptrdiff_t>(size)},
+                  "cut to " + std::to_string(size));
   }
   std::vector<uint8_t> longer = good;
   longer.push_back(0);
@@ -185,17 +189,20 @@ TEST_F(Forged, OnlyLevelBoundariesEndAnObject) {
 }
 
 TEST_F(Forged, WrongCallsAreRefusedByName) {
-  EXPECT_THAT(std::string(restored_->Restore(Block(1).first(63), Object(1)).message()), HasSubstr("63 tokens"));
+  EXPECT_THAT(std::string(restored_->Restore(Block(1).first(63), Object(1)).message()),
+              HasSubstr("63 tokens"));
   EXPECT_EQ(restored_->Restore(Block(1), nullptr).code(), absl::StatusCode::kInvalidArgument);
   std::vector<uint32_t> outside(64, kVocabulary);
-  EXPECT_THAT(std::string(restored_->Restore(outside, Object(1)).message()), HasSubstr("token 1000 at position 64"));
+  EXPECT_THAT(std::string(restored_->Restore(outside, Object(1)).message()),
+              HasSubstr("token 1000 at position 64"));
   writer_.Append(*restored_, Block(1).first(1));
   EXPECT_EQ(restored_->Restore(Block(1), Object(1)).code(), absl::StatusCode::kFailedPrecondition);
 }
 
 TEST(KvSequence, ContextIsALimit) {
   const auto codec = SmallCodec();
-  KvSequence kv(codec, Spec("tq:k4v4"), Digest{}, {.context = 100, .vocabulary = kVocabulary}, KvSequence::Mode::kServing);
+  KvSequence kv(codec, Spec("tq:k4v4"), Digest{}, {.context = 100, .vocabulary = kVocabulary},
+                KvSequence::Mode::kServing);
   Writer writer;
   writer.Append(kv, SomeTokens(70));
   const absl::Status status = kv.Reserve(SomeTokens(31));

@@ -1,5 +1,5 @@
-// One process that makes an RPC and a Torch matrix product and exits with 0: gRPC's and Torch's libraries (both carry a Protobuf, among
-// others) must stand each other, up to the destructors at exit.
+// One process that makes an RPC and a Torch matrix product and exits with 0: gRPC's and Torch's libraries
+// (both carry a Protobuf, among others) must stand each other, up to the destructors at exit.
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
@@ -10,7 +10,8 @@
 namespace quire::worker {
 namespace {
 
-// grpc.health.v1.Health/Check of the server as a whole, by hand: an empty request; the answer's field 1 is the status.
+// grpc.health.v1.Health/Check of the server as a whole, by hand: an empty request; the answer's field 1 is
+// the status.
 std::string CheckHealth(const std::shared_ptr<grpc::Channel>& channel) {
   grpc::GenericStub stub(channel);
   grpc::ClientContext context;
@@ -30,7 +31,8 @@ std::string CheckHealth(const std::shared_ptr<grpc::Channel>& channel) {
   std::vector<grpc::Slice> slices;
   EXPECT_TRUE(response.Dump(&slices).ok());
   std::string bytes;
-  for (const grpc::Slice& slice : slices) bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  for (const grpc::Slice& slice : slices)
+    bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
   return bytes;
 }
 
@@ -50,7 +52,8 @@ TEST(RpcAndTorch, LiveInOneProcess) {
   grpc::ClientContext context;
   v1::DescribeRequest request;
   v1::DescribeResponse response;
-  EXPECT_EQ(v1::Codec::NewStub(channel)->Describe(&context, request, &response).error_code(), grpc::UNIMPLEMENTED);
+  EXPECT_EQ(v1::Codec::NewStub(channel)->Describe(&context, request, &response).error_code(),
+            grpc::UNIMPLEMENTED);
   EXPECT_EQ(SumOfTorchProduct(200), 200.0 * 200 * 200);
   server->Shutdown();
 }

@@ -1,4 +1,5 @@
-// A Torch matrix product behind a header without Torch: no translation unit sees both gRPC's and Torch's headers.
+// A Torch matrix product behind a header without Torch: no translation unit sees both gRPC's and Torch's
+// headers.
 #pragma once
 
 namespace quire::worker {

@@ -24,9 +24,10 @@ TEST(Bits, AreThoseOfTheFormat) {
     const char* spec;
     int levels;
     double k, v;
-  } rows[] = {{"tq:k8v8", 0, 8.75, 8.25}, {"tq:k6v6", 0, 6.75, 6.25}, {"tq:k4v4", 0, 4.63, 4.13}, {"tq:k3v3", 0, 3.50, 3.13},
-              {"tq:k2v2", 0, 2.38, 2.13}, {"tq:k4v4", 2, 3.50, 3.13}, {"tq:k4v4", 1, 2.38, 2.13}, {"tq:k8v8", 3, 4.63, 4.13},
-              {"tq:k8v3", 0, 8.75, 3.13}, {"raw", 0, 16, 16}};
+  } rows[] = {{"tq:k8v8", 0, 8.75, 8.25}, {"tq:k6v6", 0, 6.75, 6.25}, {"tq:k4v4", 0, 4.63, 4.13},
+              {"tq:k3v3", 0, 3.50, 3.13}, {"tq:k2v2", 0, 2.38, 2.13}, {"tq:k4v4", 2, 3.50, 3.13},
+              {"tq:k4v4", 1, 2.38, 2.13}, {"tq:k8v8", 3, 4.63, 4.13}, {"tq:k8v3", 0, 8.75, 3.13},
+              {"raw", 0, 16, 16}};
   for (const auto& row : rows) {
     auto bits = BitsOf(SmolLayout(), Spec(row.spec), row.levels);
     ASSERT_TRUE(bits.ok()) << bits.status();
@@ -53,7 +54,9 @@ TEST(Bits, AreThoseThatObjectsHold) {
         const double expected = (bits->k + bits->v) * kBlockTokens * dim / 8;
         // Every field of a slice may be padded; there are up to four of them, and 15 bytes each.
         EXPECT_GE(static_cast<double>(bytes) + 0.01, expected) << text << " d " << dim << " level " << level;
-        EXPECT_LE(static_cast<double>(bytes), expected + 60.0 * (level + 1) + (dim % 32 ? 0.02 * expected : 0)) << text << " d " << dim << " level " << level;
+        EXPECT_LE(static_cast<double>(bytes),
+                  expected + 60.0 * (level + 1) + (dim % 32 ? 0.02 * expected : 0))
+            << text << " d " << dim << " level " << level;
       }
     }
   }
@@ -67,14 +70,16 @@ TEST(Levels, EndWhereBitsDo) {
   EXPECT_EQ(*LevelsFor(layout, Spec("tq:k8v8"), 4), 3);
   EXPECT_EQ(*LevelsFor(layout, Spec("tq:k8v8"), 8), 4);
   for (int bits : {1, 5, 7, 9}) {
-    EXPECT_EQ(LevelsFor(layout, Spec("tq:k8v8"), bits).status().code(), absl::StatusCode::kInvalidArgument) << bits;
+    EXPECT_EQ(LevelsFor(layout, Spec("tq:k8v8"), bits).status().code(), absl::StatusCode::kInvalidArgument)
+        << bits;
   }
   EXPECT_FALSE(LevelsFor(layout, Spec("tq:k3v3"), 4).ok());
   EXPECT_FALSE(LevelsFor(layout, Spec("raw"), 4).ok());
 }
 
 TEST(Summary, PoolsTheScoredTokensOfAllTexts) {
-  TextFidelity a{.kl = {0, 1, 2}, .same_top = {true, true, false}, .nll_difference = {0.1, 0.3}, .object_bytes = 600};
+  TextFidelity a{
+      .kl = {0, 1, 2}, .same_top = {true, true, false}, .nll_difference = {0.1, 0.3}, .object_bytes = 600};
   TextFidelity b{.kl = {3, 4}, .same_top = {true, true}, .nll_difference = {-0.1, 0.1}, .object_bytes = 400};
   const FidelityReport report = Summarize({a, b}, 1000);
   EXPECT_DOUBLE_EQ(report.kl_mean, 2);
@@ -88,7 +93,8 @@ TEST(Summary, PoolsTheScoredTokensOfAllTexts) {
 }
 
 TEST(Summary, JsonHasTheDocumentedKeys) {
-  FidelityReport report = Summarize({{.kl = {0.5}, .same_top = {true}, .nll_difference = {}, .object_bytes = 8}}, 4);
+  FidelityReport report =
+      Summarize({{.kl = {0.5}, .same_top = {true}, .nll_difference = {}, .object_bytes = 8}}, 4);
   report.codec = "tq:k4v4";
   report.bits = {4.6, 4.1};
   const auto json = nlohmann::json::parse(report.Json());
