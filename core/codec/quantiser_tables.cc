@@ -6,7 +6,7 @@
 
 namespace quire {
 
-QuantiserTables::QuantiserTables(const Codebook& book) : search{}, kept{}, full{}, dim(book.dim()), bits(book.bits()) {
+QuantiserTables::QuantiserTables(const Codebook& book) : search{}, third{}, kept{}, with_signs{}, full{}, dim(book.dim()), bits(book.bits()) {
   int steps = bits - 1;
   for (int i = 0; i < steps; ++i) {
     for (uint32_t cell = 0; cell < 1u << i; ++cell) {
@@ -14,13 +14,14 @@ QuantiserTables::QuantiserTables(const Codebook& book) : search{}, kept{}, full{
       search[i][cell] = book.float_thresholds()[first + step - 1];
     }
   }
+  for (uint32_t magnitude = 0; magnitude < 16; ++magnitude) third[magnitude] = search[2][(magnitude & 7) / 2];
   for (int level = 0; level < kTqLevels - 1; ++level) {
     int bits_kept = KeptBits(std::min(bits, 4), level);
     for (uint32_t magnitude = 0; magnitude < 8; ++magnitude) {
       // Three bits of magnitude hold bits_kept − 1 of them at the top.
       float centroid = book.table(bits_kept)[magnitude >> (4 - bits_kept)];
-      kept[level][magnitude] = centroid;
-      kept[level][magnitude + 8] = -centroid;
+      kept[level][magnitude] = kept[level][magnitude + 8] = with_signs[level][magnitude] = centroid;
+      with_signs[level][magnitude + 8] = -centroid;
     }
   }
   if (bits > 4) {

@@ -26,7 +26,7 @@ using VI = hn::Vec<DI>;
 inline constexpr size_t kLanes = hn::MaxLanes(DF());
 static_assert(kLanes == 4 || kLanes == 8 || kLanes == 16, "a tile row is whole vectors");
 
-// Transposes and planes work on at most eight lanes.
+// Planes work on at most eight lanes.
 using DU8 = hn::CappedTag<uint32_t, 8>;
 using DF8 = hn::RebindToFloat<DU8>;
 using VU8 = hn::Vec<DU8>;
@@ -51,34 +51,66 @@ HWY_INLINE VF Lookup(const float* table, VU index) {
   }
 }
 
-// Lane l of r[k] becomes lane k of r[l], 8 × 8 or 4 × 4.
-HWY_INLINE void TransposeLanes(VU8* HWY_RESTRICT r) {
-  const DU8 d;
-  const hn::Repartition<uint64_t, DU8> d64;
-  VU8 t[kLanes8], u[kLanes8];
-  for (size_t k = 0; k < kLanes8; k += 2) {
+// table[word & 7] in every lane, of tables that hold their eight entries twice: what else a word holds does not matter to
+// the instruction, so nothing is masked off.
+HWY_INLINE VF LookupMagnitude(const float* table, VU word) {
+#if HWY_TARGET == HWY_AVX3
+  return VF{_mm512_permutexvar_ps(word.raw, hn::Load(DF(), table).raw)};
+#elif HWY_TARGET == HWY_AVX2
+  return VF{_mm256_permutevar8x32_ps(hn::Load(DF(), table).raw, word.raw)};
+#else
+  return Lookup<8>(table, hn::And(word, hn::Set(DU(), 7u)));
+#endif
+}
+
+// Lane l of r[k] becomes lane k of r[l], for as many vectors as there are lanes: 4, 8 or 16.
+template <class D>
+HWY_INLINE void TransposeLanes(D d, hn::Vec<D>* HWY_RESTRICT r) {
+  constexpr size_t kN = hn::MaxLanes(D());
+  using V = hn::Vec<D>;
+  const hn::Repartition<uint64_t, D> d64;
+  V t[kN];
+#pragma GCC unroll 16
+  for (size_t k = 0; k < kN; k += 2) {
     t[k] = hn::InterleaveLower(d, r[k], r[k + 1]);
     t[k + 1] = hn::InterleaveUpper(d, r[k], r[k + 1]);
   }
-  auto lower = [&](VU8 a, VU8 b) {
+  auto lower = [&](V a, V b) HWY_ATTR {
     return hn::BitCast(d, hn::InterleaveLower(d64, hn::BitCast(d64, a), hn::BitCast(d64, b)));
   };
-  auto upper = [&](VU8 a, VU8 b) {
+  auto upper = [&](V a, V b) HWY_ATTR {
     return hn::BitCast(d, hn::InterleaveUpper(d64, hn::BitCast(d64, a), hn::BitCast(d64, b)));
   };
-  for (size_t k = 0; k < kLanes8; k += 4) {
-    u[k] = lower(t[k], t[k + 2]);
-    u[k + 1] = upper(t[k], t[k + 2]);
-    u[k + 2] = lower(t[k + 1], t[k + 3]);
-    u[k + 3] = upper(t[k + 1], t[k + 3]);
+#pragma GCC unroll 16
+  for (size_t k = 0; k < kN; k += 4) {
+    r[k] = lower(t[k], t[k + 2]);
+    r[k + 1] = upper(t[k], t[k + 2]);
+    r[k + 2] = lower(t[k + 1], t[k + 3]);
+    r[k + 3] = upper(t[k + 1], t[k + 3]);
   }
-  if constexpr (kLanes8 == 8) {
+  // Now block i of r[4a + k] is block a of result 4i + k: blocks of 128 bits are transposed.
+  if constexpr (kN == 8) {
+#pragma GCC unroll 4
     for (size_t k = 0; k < 4; ++k) {
-      r[k] = hn::ConcatLowerLower(d, u[k + 4], u[k]);
-      r[k + 4] = hn::ConcatUpperUpper(d, u[k + 4], u[k]);
+      V low = r[k], high = r[k + 4];
+      r[k] = hn::ConcatLowerLower(d, high, low);
+      r[k + 4] = hn::ConcatUpperUpper(d, high, low);
     }
-  } else {
-    for (size_t k = 0; k < kLanes8; ++k) r[k] = u[k];
+  }
+  if constexpr (kN == 16) {
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; ++k) {
+      V even[2], odd[2];
+      for (size_t h = 0; h < 2; ++h) {
+        V a = r[8 * h + k], b = r[8 * h + 4 + k];
+        even[h] = hn::OddEvenBlocks(hn::SwapAdjacentBlocks(b), a);
+        odd[h] = hn::OddEvenBlocks(b, hn::SwapAdjacentBlocks(a));
+      }
+      r[k] = hn::ConcatLowerLower(d, even[1], even[0]);
+      r[4 + k] = hn::ConcatLowerLower(d, odd[1], odd[0]);
+      r[8 + k] = hn::ConcatUpperUpper(d, even[1], even[0]);
+      r[12 + k] = hn::ConcatUpperUpper(d, odd[1], odd[0]);
+    }
   }
 }
 

@@ -34,7 +34,16 @@ constexpr int ShortLevels(int bits) { return std::min(bits, 4) - 1; }
 constexpr bool HasFullLevel(int bits) { return bits > 4; }
 constexpr int LastLevel(int bits) { return HasFullLevel(bits) ? 3 : ShortLevels(bits) - 1; }
 
-// The number of thresholds less than z, by halving: kBits − 1 comparisons.
+// cell, with `bit` set where z is above the threshold.
+HWY_INLINE VU SetAbove(VU cell, VF z, VF threshold, uint32_t bit) {
+  const DU du;
+  auto above = hn::RebindMask(du, hn::Gt(z, threshold));
+  if constexpr (kLanes == 16) return hn::IfThenElse(above, hn::Or(cell, hn::Set(du, bit)), cell);  // one masked or
+  return hn::Or(cell, hn::IfThenElseZero(above, hn::Set(du, bit)));
+}
+
+// The number of thresholds less than z, by halving: kBits − 1 comparisons. Up to four bits it comes as the three bits of a
+// high nibble's magnitude, at their top.
 template <int kBits>
 HWY_INLINE VU CellOf(const QuantiserTables& tables, VF z) {
   const DF d;
@@ -42,20 +51,17 @@ HWY_INLINE VU CellOf(const QuantiserTables& tables, VF z) {
   VU cell = hn::Zero(du);
   if constexpr (kBits >= 2) {
     auto above = hn::Gt(z, hn::Set(d, tables.search[0][0]));
-    cell = hn::Sub(cell, hn::VecFromMask(du, hn::RebindMask(du, above)));  // a true lane is −1
+    cell = hn::IfThenElseZero(hn::RebindMask(du, above), hn::Set(du, 4u));
     if constexpr (kBits >= 3) {
-      VF next = hn::IfThenElse(above, hn::Set(d, tables.search[1][1]), hn::Set(d, tables.search[1][0]));
-      auto take = [&](VF threshold) HWY_ATTR {
-        VU minus_bit = hn::VecFromMask(du, hn::RebindMask(du, hn::Gt(z, threshold)));
-        cell = hn::Sub(hn::Add(cell, cell), minus_bit);
-      };
-      take(next);
-      if constexpr (kBits >= 4) take(Lookup<4>(tables.search[2], cell));
-      if constexpr (kBits >= 5) take(Lookup<8>(tables.search[3], cell));
-      if constexpr (kBits >= 6) take(Lookup<16>(tables.search[4], cell));
-      if constexpr (kBits >= 7) take(Lookup<32>(tables.search[5], cell));
-      if constexpr (kBits >= 8) take(Lookup<64>(tables.search[6], cell));
+      VF second = hn::IfThenElse(above, hn::Set(d, tables.search[1][1]), hn::Set(d, tables.search[1][0]));
+      cell = SetAbove(cell, z, second, 2);
     }
+    if constexpr (kBits >= 4) cell = SetAbove(cell, z, LookupMagnitude(tables.third, cell), 1);
+    auto halve = [&](VF threshold) HWY_ATTR { cell = SetAbove(hn::Add(cell, cell), z, threshold, 1); };
+    if constexpr (kBits >= 5) halve(Lookup<8>(tables.search[3], cell));
+    if constexpr (kBits >= 6) halve(Lookup<16>(tables.search[4], cell));
+    if constexpr (kBits >= 7) halve(Lookup<32>(tables.search[5], cell));
+    if constexpr (kBits >= 8) halve(Lookup<64>(tables.search[6], cell));
   }
   return cell;
 }
@@ -74,11 +80,12 @@ HWY_NOINLINE void IndexTile(const QuantiserTables& tables, const float* HWY_REST
     for (uint32_t block = 0; block < tables.dim / 8; ++block) {
       VU high_word = hn::Zero(du), low_word = hn::Zero(du);
       for (size_t j = 0; j < 8; ++j) {
-        VF value = hn::LoadU(d, y + (8 * block + j) * row + l), magnitude = hn::Abs(value);
+        // −0 becomes +0: only what is less than 0 has a sign.
+        VF value = hn::Add(hn::LoadU(d, y + (8 * block + j) * row + l), hn::Zero(d)), magnitude = hn::Abs(value);
         VU cell = CellOf<kBits>(tables, hn::Mul(magnitude, factor));
-        VU sign = hn::IfThenElseZero(hn::RebindMask(du, hn::Lt(value, hn::Zero(d))), hn::Set(du, 0x80000000u));
+        VU sign = hn::And(hn::BitCast(du, value), hn::Set(du, 0x80000000u));
         // The code at the top of a word; nibbles move down as more come.
-        VU top = hn::ShiftLeft<32 - kBits>(cell);
+        VU top = hn::ShiftLeft<kBits <= 4 ? 28 : 32 - kBits>(cell);
         if constexpr (kBits > 4) {
           VU rest = hn::And(top, hn::Set(du, 0x0FFFFFFFu));
           low_word = hn::Or(hn::ShiftRight<4>(low_word), hn::ShiftLeft<4>(rest));
@@ -86,11 +93,10 @@ HWY_NOINLINE void IndexTile(const QuantiserTables& tables, const float* HWY_REST
         }
         high_word = hn::Or(hn::ShiftRight<4>(high_word), hn::Or(top, sign));
         if constexpr (kMeasure != Measure::kNothing) {
-          VU three = kBits >= 4 ? hn::ShiftRight<std::max(kBits - 4, 0)>(cell)
-                                : hn::ShiftLeft<std::max(4 - kBits, 0)>(cell);
+          VU three = kBits > 4 ? hn::ShiftRight<std::max(kBits - 4, 0)>(cell) : cell;
           if constexpr (kMeasure == Measure::kAlongAllLevels) {
             for (int level = 0; level < ShortLevels(kBits); ++level) {
-              along[level] = hn::Add(along[level], hn::Mul(magnitude, Lookup<8>(tables.kept[level], three)));
+              along[level] = hn::Add(along[level], hn::Mul(magnitude, LookupMagnitude(tables.kept[level], three)));
             }
           }
           if constexpr (kMeasure == Measure::kAlongAndSquare || HasFullLevel(kBits)) {
@@ -98,7 +104,7 @@ HWY_NOINLINE void IndexTile(const QuantiserTables& tables, const float* HWY_REST
             if constexpr (HasFullLevel(kBits)) {
               chosen = Lookup<size_t{1} << (kBits - 1)>(tables.full, cell);
             } else {
-              chosen = Lookup<8>(tables.full, three);
+              chosen = LookupMagnitude(tables.full, three);
             }
             constexpr int kLast = LastLevel(kBits);
             along[kLast] = hn::Add(along[kLast], hn::Mul(magnitude, chosen));
@@ -142,12 +148,11 @@ HWY_NOINLINE void MissTile(const QuantiserTables& tables, const float* HWY_RESTR
       if constexpr (kBits > 4) low_word = hn::LoadU(du, low + block * kPlaneTokens + l);
       for (size_t j = 0; j < 8; ++j) {
         VF magnitude = hn::Abs(hn::LoadU(d, y + (8 * block + j) * row + l));
-        VU three = hn::And(high_word, hn::Set(du, 7u));
         auto add = [&](int level, VF chosen) HWY_ATTR {
           VF off = hn::Sub(magnitude, hn::Mul(scale[level], chosen));
           miss[level] = hn::Add(miss[level], hn::Mul(off, off));
         };
-        for (int level = 0; level < ShortLevels(kBits); ++level) add(level, Lookup<8>(tables.kept[level], three));
+        for (int level = 0; level < ShortLevels(kBits); ++level) add(level, LookupMagnitude(tables.kept[level], high_word));
         if constexpr (HasFullLevel(kBits)) {
           add(3, Lookup<size_t{1} << (kBits - 1)>(tables.full, WholeMagnitude<kBits>(high_word, low_word)));
           low_word = hn::ShiftRight<4>(low_word);
@@ -167,6 +172,7 @@ HWY_NOINLINE void DequantiseTile(const QuantiserTables& tables, const uint32_t* 
   const DF d;
   const DU du;
   const float* table = kBits > 4 ? tables.full : tables.kept[kBits - 2];
+  const float* with_signs = tables.with_signs[std::min(kBits, 4) - 2];
   for (size_t l = 0; l < kTileTokens; l += kLanes) {
     VF scale = hn::LoadU(d, scales + l);
     for (uint32_t block = 0; block < tables.dim / 8; ++block) {
@@ -176,13 +182,13 @@ HWY_NOINLINE void DequantiseTile(const QuantiserTables& tables, const uint32_t* 
         uint32_t c = 8 * block + j;
         VF value;
         if constexpr (kBits <= 4 && kLanes == 16) {
-          value = hn::Mul(scale, Lookup<16>(table, hn::And(high_word, hn::Set(du, 15u))));  // signs are in the table
+          value = hn::Mul(scale, LookupMagnitude(with_signs, high_word));  // by all four bits
         } else {
           VF chosen;
           if constexpr (kBits > 4) {
             chosen = Lookup<size_t{1} << (kBits - 1)>(table, WholeMagnitude<kBits>(high_word, low_word));
           } else {
-            chosen = Lookup<8>(table, hn::And(high_word, hn::Set(du, 7u)));
+            chosen = LookupMagnitude(table, high_word);
           }
           VU sign = hn::And(hn::ShiftLeft<28>(high_word), hn::Set(du, 0x80000000u));
           value = hn::Mul(scale, hn::BitCast(d, hn::Or(hn::BitCast(du, chosen), sign)));
@@ -211,21 +217,26 @@ HWY_MAYBE_UNUSED static HWY_NOINLINE void EnergyTile(uint32_t dim, const float* 
 }
 
 // Adds the tile's tokens, in order, to each channel's sum.
-HWY_MAYBE_UNUSED static HWY_NOINLINE void AddChannelSums(uint32_t dim, const float* HWY_RESTRICT y, size_t row, float* HWY_RESTRICT sums) {
-  const DU8 d;
-  const DF8 df;
-  for (uint32_t c0 = 0; c0 < dim; c0 += kLanes8) {
-    VF8 sum = hn::LoadU(df, sums + c0);
-    for (size_t t0 = 0; t0 < kTileTokens; t0 += kLanes8) {
-      VU8 r[kLanes8];
-#pragma GCC unroll 8
-      for (size_t k = 0; k < kLanes8; ++k) r[k] = hn::BitCast(d, hn::LoadU(df, y + (c0 + k) * row + t0));
-      TransposeLanes(r);
-#pragma GCC unroll 8
-      for (size_t k = 0; k < kLanes8; ++k) sum = hn::Add(sum, hn::BitCast(df, r[k]));
+HWY_INLINE void AddChannelSumsOf(auto du, uint32_t first, uint32_t end, const float* HWY_RESTRICT y, size_t row,
+                                 float* HWY_RESTRICT sums) {
+  using D = decltype(du);
+  const hn::RebindToFloat<D> df;
+  constexpr size_t kN = hn::MaxLanes(D());
+  for (uint32_t c0 = first; c0 < end; c0 += kN) {
+    auto sum = hn::LoadU(df, sums + c0);
+    for (size_t t0 = 0; t0 < kTileTokens; t0 += kN) {
+      hn::Vec<D> r[kN];
+#pragma GCC unroll 16
+      for (size_t k = 0; k < kN; ++k) r[k] = hn::BitCast(du, hn::LoadU(df, y + (c0 + k) * row + t0));
+      TransposeLanes(du, r);
+#pragma GCC unroll 16
+      for (size_t k = 0; k < kN; ++k) sum = hn::Add(sum, hn::BitCast(df, r[k]));
     }
     hn::StoreU(sum, df, sums + c0);
   }
+}
+HWY_MAYBE_UNUSED static HWY_NOINLINE void AddChannelSums(uint32_t dim, const float* y, size_t row, float* sums) {
+  AddChannelSumsOf(DU(), 0, dim, y, row, sums);
 }
 
 // y −= mean, and the energies of what is left.

@@ -26,24 +26,25 @@ HWY_INLINE void FetchRows(DType type, const uint8_t* const* rows, uint32_t dim) 
 }
 
 // y[c][t] = rows[t][c] with the sign bit flips[c].
-template <DType kType>
-HWY_INLINE void LoadRows(const uint8_t* const* HWY_RESTRICT rows, uint32_t dim, const uint32_t* HWY_RESTRICT flips,
-                         size_t row, float* HWY_RESTRICT y) {
-  const DU8 d;
+template <DType kType, class D>
+HWY_INLINE void LoadSpan(D d, const uint8_t* const* HWY_RESTRICT rows, uint32_t first, uint32_t end,
+                         const uint32_t* HWY_RESTRICT flips, size_t row, float* HWY_RESTRICT y) {
+  constexpr size_t kN = hn::MaxLanes(D());
+  using V = hn::Vec<D>;
   constexpr size_t kWords = kType == DType::kF32 ? 1 : 2;  // channels a lane
-  for (uint32_t c0 = 0; c0 < dim; c0 += kWords * kLanes8) {
-    for (size_t t0 = 0; t0 < kTileTokens; t0 += kLanes8) {
-      VU8 r[kLanes8];
-#pragma GCC unroll 8
-      for (size_t k = 0; k < kLanes8; ++k) {
+  for (uint32_t c0 = first; c0 < end; c0 += kWords * kN) {
+    for (size_t t0 = 0; t0 < kTileTokens; t0 += kN) {
+      V r[kN];
+#pragma GCC unroll 16
+      for (size_t k = 0; k < kN; ++k) {
         r[k] = hn::LoadU(d, reinterpret_cast<const uint32_t*>(rows[t0 + k] + c0 * SizeOf(kType)));
       }
-      TransposeLanes(r);
-#pragma GCC unroll 8
-      for (size_t k = 0; k < kLanes8; ++k) {
+      TransposeLanes(d, r);
+#pragma GCC unroll 16
+      for (size_t k = 0; k < kN; ++k) {
         uint32_t c = c0 + static_cast<uint32_t>(kWords * k);
         float* to = y + c * row + t0;
-        auto put = [&](uint32_t channel, VU8 bits, float* at) HWY_ATTR {
+        auto put = [&](uint32_t channel, V bits, float* at) HWY_ATTR {
           hn::StoreU(hn::Xor(bits, hn::Set(d, flips[channel])), d, reinterpret_cast<uint32_t*>(at));
         };
         if constexpr (kType == DType::kF32) {
@@ -60,6 +61,14 @@ HWY_INLINE void LoadRows(const uint8_t* const* HWY_RESTRICT rows, uint32_t dim, 
   }
 }
 
+// Whole vectors of channels as wide as the target has them, a rest of sixteen 16-bit channels in halves.
+template <DType kType>
+HWY_INLINE void LoadRows(const uint8_t* const* rows, uint32_t dim, const uint32_t* flips, size_t row, float* y) {
+  uint32_t wide = kType == DType::kF32 ? dim : dim / 32 * 32;
+  LoadSpan<kType>(DU(), rows, 0, wide, flips, row, y);
+  LoadSpan<kType>(DU8(), rows, wide, dim, flips, row, y);
+}
+
 HWY_MAYBE_UNUSED static HWY_NOINLINE void LoadTile(DType type, const uint8_t* const* rows, uint32_t dim, const uint32_t* flips, size_t row,
                          float* y) {
   switch (type) {
@@ -73,40 +82,48 @@ HWY_MAYBE_UNUSED static HWY_NOINLINE void LoadTile(DType type, const uint8_t* co
 }
 
 // rows[t][c] = y[c][t] with the sign bit flips[c], rounded to nearest even. kFinite: there is no NaN.
-template <DType kType, bool kFinite>
-HWY_INLINE void StoreRows(const float* HWY_RESTRICT y, size_t row, uint32_t dim, const uint32_t* HWY_RESTRICT flips,
-                          uint8_t* const* HWY_RESTRICT rows) {
-  const DU8 d;
-  const DF8 df;
+template <DType kType, bool kFinite, class D>
+HWY_INLINE void StoreSpan(D d, const float* HWY_RESTRICT y, size_t row, uint32_t first, uint32_t end,
+                          const uint32_t* HWY_RESTRICT flips, uint8_t* const* HWY_RESTRICT rows) {
+  const hn::RebindToFloat<D> df;
+  constexpr size_t kN = hn::MaxLanes(D());
+  using V = hn::Vec<D>;
   constexpr size_t kWords = kType == DType::kF32 ? 1 : 2;
-  for (uint32_t c0 = 0; c0 < dim; c0 += kWords * kLanes8) {
-    for (size_t t0 = 0; t0 < kTileTokens; t0 += kLanes8) {
-      VU8 r[kLanes8];
-#pragma GCC unroll 8
-      for (size_t k = 0; k < kLanes8; ++k) {
+  for (uint32_t c0 = first; c0 < end; c0 += kWords * kN) {
+    for (size_t t0 = 0; t0 < kTileTokens; t0 += kN) {
+      V r[kN];
+#pragma GCC unroll 16
+      for (size_t k = 0; k < kN; ++k) {
         uint32_t c = c0 + static_cast<uint32_t>(kWords * k);
         auto get = [&](uint32_t channel) HWY_ATTR {
-          VU8 bits = hn::BitCast(d, hn::LoadU(df, y + channel * row + t0));
+          V bits = hn::BitCast(d, hn::LoadU(df, y + channel * row + t0));
           return hn::Xor(bits, hn::Set(d, flips[channel]));
         };
         if constexpr (kType == DType::kF32) {
           r[k] = get(c);
         } else if constexpr (kType == DType::kBf16) {
-          const hn::Repartition<uint16_t, DU8> d16;
-          VU8 even = RoundToBf16<kFinite>(d, hn::BitCast(df, get(c))),
+          const hn::Repartition<uint16_t, D> d16;
+          V even = RoundToBf16<kFinite>(d, hn::BitCast(df, get(c))),
               odd = RoundToBf16<kFinite>(d, hn::BitCast(df, get(c + 1)));
           r[k] = hn::BitCast(d, hn::OddEven(hn::BitCast(d16, odd), hn::BitCast(d16, hn::ShiftRight<16>(even))));
         } else {
           r[k] = hn::Or(F32ToF16Bits(d, get(c)), hn::ShiftLeft<16>(F32ToF16Bits(d, get(c + 1))));
         }
       }
-      TransposeLanes(r);
-#pragma GCC unroll 8
-      for (size_t k = 0; k < kLanes8; ++k) {
+      TransposeLanes(d, r);
+#pragma GCC unroll 16
+      for (size_t k = 0; k < kN; ++k) {
         hn::StoreU(r[k], d, reinterpret_cast<uint32_t*>(rows[t0 + k] + c0 * SizeOf(kType)));
       }
     }
   }
+}
+
+template <DType kType, bool kFinite>
+HWY_INLINE void StoreRows(const float* y, size_t row, uint32_t dim, const uint32_t* flips, uint8_t* const* rows) {
+  uint32_t wide = kType == DType::kF32 ? dim : dim / 32 * 32;
+  StoreSpan<kType, kFinite>(DU(), y, row, 0, wide, flips, rows);
+  StoreSpan<kType, kFinite>(DU8(), y, row, wide, dim, flips, rows);
 }
 
 HWY_MAYBE_UNUSED static HWY_NOINLINE void StoreTile(DType type, const float* y, size_t row, uint32_t dim, const uint32_t* flips,
