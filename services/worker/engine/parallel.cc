@@ -42,6 +42,8 @@ void ParallelFor(int64_t n, absl::FunctionRef<void(int64_t)> body) {
   });
 }
 
+int Threads() { return at::get_num_threads(); }
+
 void SetThreads(int threads) {
   if (threads <= 0) threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   at::set_num_threads(threads);

@@ -12,6 +12,9 @@ namespace quire::worker {
 // here.
 void ParallelFor(int64_t n, absl::FunctionRef<void(int64_t)> body);
 
+// How many threads ParallelFor uses at most.
+int Threads();
+
 // Sets how many threads ParallelFor and Torch's operations use in this process; 0: all cores.
 void SetThreads(int threads);
 
