@@ -168,17 +168,21 @@ absl::Status BlockReader::DecodeLayer(uint32_t layer, int levels, const MutableL
     }
     TqHeadBytes<const uint8_t> in(object_.data(), slices_, layer, h, shape, codec, levels);
     float mean[kMaxCodecDim], scales[kBlockTokens];
+    // The rows that come after, where they are of the same size: fetched meanwhile.
+    bool last = h + 1 == header_.part.HeadsOf(shape);
+    MutableHeadRows value_rows = v_dim > 0 ? RowsOf(out.value, h) : MutableHeadRows{};
+    MutableHeadRows next_rows = last ? MutableHeadRows{} : RowsOf(out.key, h + 1);
     const Codebook& k_book = Codebook::Get(k_dim, codec.k_bits);
     ReadKey(in, k_book, levels, mean, scales);
     DecodeHead(&codec_->impl_->rotation(k_dim), k_book, KeptBits(codec.k_bits, levels - 1), FragmentOrder::kKey,
-               in.k_planes, scales, mean, sinks, RowsOf(out.key, h));
+               in.k_planes, scales, mean, sinks, RowsOf(out.key, h), k_dim == v_dim ? &value_rows : nullptr);
     StoreRawRows(stored, sink_bytes, k_dim, sinks, out.key, h);
     sink_bytes += size_t{sinks} * k_dim * SizeOf(stored);
     if (v_dim == 0) continue;
     const Codebook& v_book = Codebook::Get(v_dim, codec.v_bits);
     ReadValue(in, v_book, levels, scales);
     DecodeHead(&codec_->impl_->rotation(v_dim), v_book, KeptBits(codec.v_bits, levels - 1), FragmentOrder::kValue,
-               in.v_planes, scales, nullptr, sinks, RowsOf(out.value, h));
+               in.v_planes, scales, nullptr, sinks, value_rows, k_dim == v_dim && !last ? &next_rows : nullptr);
     StoreRawRows(stored, sink_bytes, v_dim, sinks, out.value, h);
     sink_bytes += size_t{sinks} * v_dim * SizeOf(stored);
   }

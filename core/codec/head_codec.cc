@@ -94,12 +94,16 @@ HWY_NOINLINE void DecodeTiles(const DecodePass& pass, HeadWorkspace* work) {
   uint32_t dim = pass.tables->dim;
   for (uint32_t g = 0; g < kTiles; ++g) {
     uint32_t first = g * kTileTokens;
-    if (g + 1 < kTiles) FetchRows(pass.dtype, pass.rows + first + kTileTokens, dim);
+    const uint8_t* const* next = g + 1 < kTiles ? pass.rows + first + kTileTokens : pass.next_rows;
+    FetchQuarter(pass.dtype, next, dim, 0);
     DequantiseTile<kBits, kMean>(*pass.tables, work->words.high + first, work->words.low + first, pass.scales + first,
                                  pass.mean, kTileTokens, work->y);
     if (pass.rotation != nullptr) {
+      FetchQuarter(pass.dtype, next, dim, 1);
       MixTile(*pass.rotation, kTileTokens, nullptr, work->y);
+      FetchQuarter(pass.dtype, next, dim, 2);
       MixTile(*pass.rotation, kTileTokens, pass.rotation->middle, work->y);
+      FetchQuarter(pass.dtype, next, dim, 3);
     }
     StoreTile(pass.dtype, work->y, kTileTokens, dim, pass.flips, pass.rows + first, pass.finite);
   }
@@ -111,7 +115,7 @@ HWY_INLINE void DecodeBits(const DecodePass& pass, HeadWorkspace* work) {
 }
 
 void Decode(const DecodePass& pass, HeadWorkspace* work) {
-  FetchRows(pass.dtype, pass.rows, pass.tables->dim);
+  for (size_t quarter = 0; quarter < 4; ++quarter) FetchQuarter(pass.dtype, pass.rows, pass.tables->dim, quarter);
   UnpackHead(pass.order, pass.tables->dim, pass.kept, pass.planes, &work->words, &work->units);
   switch (pass.kept) {
     case 2:
@@ -243,7 +247,7 @@ int EncodeValueHead(const Rotation& rotation, const Codebook& book, int effort, 
 
 void DecodeHead(const Rotation* rotation, const Codebook& book, int kept, FragmentOrder order,
                 const ConstPlanePointers& planes, const float* scales, const float* mean, uint32_t first_token,
-                const MutableHeadRows& rows) {
+                const MutableHeadRows& rows, const MutableHeadRows* next) {
   HeadWorkspace& work = HeadWorkspace::OfThread();
   uint8_t* pointers[kPlaneTokens];
   auto* data = static_cast<uint8_t*>(rows.data);
@@ -252,11 +256,14 @@ void DecodeHead(const Rotation* rotation, const Codebook& book, int kept, Fragme
     // Sinks' rows end in working memory that nobody reads.
     pointers[t] = t < first_token ? reinterpret_cast<uint8_t*>(work.units.high) : data + static_cast<ptrdiff_t>(t) * bytes;
   }
+  std::optional<RowPointers> next_pointers;
+  if (next != nullptr) next_pointers.emplace(HeadRows{next->data, next->dtype, next->token_stride}, 0, kTileTokens);
   RotationTables tables{};
   if (rotation != nullptr) tables = rotation->tables();
   HWY_DYNAMIC_DISPATCH(Decode)({rotation != nullptr ? &tables : nullptr, &QuantiserTables::Of(book), kept, order,
                                 planes.data(), scales, mean, rotation != nullptr ? tables.flips : kNoFlips, rows.dtype,
-                                pointers, AllModest(scales, kPlaneTokens) && (mean == nullptr || AllModest(mean, book.dim()))},
+                                pointers, AllModest(scales, kPlaneTokens) && (mean == nullptr || AllModest(mean, book.dim())),
+                                next_pointers ? next_pointers->at : nullptr},
                                &work);
 }
 

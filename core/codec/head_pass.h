@@ -44,6 +44,7 @@ struct DecodePass {
   DType dtype;
   uint8_t* const* rows;
   bool finite;  // no NaN can come out
+  const uint8_t* const* next_rows;  // as in EncodePass
 };
 
 // 2^(−code/16) by code, from the sixteen roots rounded to float.

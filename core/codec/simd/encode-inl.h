@@ -24,10 +24,13 @@ HWY_MAYBE_UNUSED static HWY_NOINLINE void PrepareTile(const EncodePass& pass, ui
   uint32_t dim = pass.tables->dim;
   if (pass.rows != nullptr) {
     const uint8_t* const* next = g + 1 < kTiles ? pass.rows + (g + 1) * kTileTokens : pass.next_rows;
-    if (next != nullptr) FetchRows(pass.rows_dtype, next, dim);
+    FetchQuarter(pass.rows_dtype, next, dim, 0);
     LoadTile(pass.rows_dtype, pass.rows + g * kTileTokens, dim, pass.rotation.flips, pass.y.row, y);
+    FetchQuarter(pass.rows_dtype, next, dim, 1);
     MixTile(pass.rotation, pass.y.row, nullptr, y);
+    FetchQuarter(pass.rows_dtype, next, dim, 2);
     MixTile(pass.rotation, pass.y.row, pass.rotation.middle, y);
+    FetchQuarter(pass.rows_dtype, next, dim, 3);
   }
   for (uint32_t t = g * kTileTokens; t < pass.first_token; ++t) {
     for (uint32_t c = 0; c < dim; ++c) y[c * pass.y.row + t % kTileTokens] = 0;

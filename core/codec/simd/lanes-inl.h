@@ -39,7 +39,8 @@ HWY_INLINE VF Lookup(const float* table, VU index) {
   const DF df;
   const DU du;
   const DI di;
-  if constexpr (kLanes < 8) {
+  // From 64 entries on eight lanes, permutes and blends cost more than fetching each lane's.
+  if constexpr (kLanes < 8 || (kLanes == 8 && kEntries >= 64)) {
     return hn::GatherIndex(df, table, hn::BitCast(di, index));
   } else if constexpr (kEntries <= kLanes) {
     return hn::TableLookupLanes(hn::Load(df, table), hn::IndicesFromVec(df, index));

@@ -20,6 +20,9 @@ HWY_BEFORE_NAMESPACE();
 namespace quire {
 namespace HWY_NAMESPACE {
 
+// Of the eight channels of a word: all of them where registers are many.
+inline constexpr size_t kUnroll = kLanes == 16 ? 8 : 2;
+
 // Sums of one tile, by level.
 struct TileSums {
   alignas(64) float along[kTqLevels][kTileTokens];  // ⟨|y|, c⟩
@@ -79,6 +82,7 @@ HWY_NOINLINE void IndexTile(const QuantiserTables& tables, const float* HWY_REST
     for (VF& sum : along) sum = hn::Zero(d);
     for (uint32_t block = 0; block < tables.dim / 8; ++block) {
       VU high_word = hn::Zero(du), low_word = hn::Zero(du);
+#pragma GCC unroll kUnroll
       for (size_t j = 0; j < 8; ++j) {
         // −0 becomes +0: only what is less than 0 has a sign.
         VF value = hn::Add(hn::LoadU(d, y + (8 * block + j) * row + l), hn::Zero(d)), magnitude = hn::Abs(value);
@@ -146,6 +150,7 @@ HWY_NOINLINE void MissTile(const QuantiserTables& tables, const float* HWY_RESTR
     for (uint32_t block = 0; block < tables.dim / 8; ++block) {
       VU high_word = hn::LoadU(du, high + block * kPlaneTokens + l), low_word = high_word;
       if constexpr (kBits > 4) low_word = hn::LoadU(du, low + block * kPlaneTokens + l);
+#pragma GCC unroll kUnroll
       for (size_t j = 0; j < 8; ++j) {
         VF magnitude = hn::Abs(hn::LoadU(d, y + (8 * block + j) * row + l));
         auto add = [&](int level, VF chosen) HWY_ATTR {
@@ -178,6 +183,7 @@ HWY_NOINLINE void DequantiseTile(const QuantiserTables& tables, const uint32_t* 
     for (uint32_t block = 0; block < tables.dim / 8; ++block) {
       VU high_word = hn::LoadU(du, high + block * kPlaneTokens + l), low_word = high_word;
       if constexpr (kBits > 4) low_word = hn::LoadU(du, low + block * kPlaneTokens + l);
+#pragma GCC unroll kUnroll
       for (size_t j = 0; j < 8; ++j) {
         uint32_t c = 8 * block + j;
         VF value;

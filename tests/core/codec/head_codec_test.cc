@@ -5,9 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <new>
 #include <random>
 #include <string>
 #include <vector>
@@ -15,6 +17,18 @@
 #include "core/codec/head_pass.h"
 #include "hwy/targets.h"
 #include "tests/core/codec/scalar_reference.h"
+
+// Counts this thread's allocations.
+namespace {
+thread_local uint64_t allocations = 0;
+}
+void* operator new(size_t size) {
+  ++allocations;
+  if (void* memory = std::malloc(size)) return memory;
+  throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace quire {
 namespace {
@@ -184,6 +198,30 @@ TEST_P(HeadCodecTest, VectorsNoCodecLikes) {
         if (HasFailure()) return;
       }
     }
+  }
+}
+
+// A head's way is made in memory that its thread keeps.
+TEST_P(HeadCodecTest, NothingIsAllocatedPerCall) {
+  for (uint32_t dim : {80u, 576u}) {
+    Rotation rotation(dim, kSeed);
+    const Codebook& book = Codebook::Get(dim, 4);
+    Rows rows(DType::kBf16, dim, dim);
+    rows.Fill([](uint32_t t, uint32_t c) { return static_cast<float>((t * 7 + c * 13) % 31) - 15; });
+    HeadRows view = rows.view();
+    TqKey key;
+    TqValue value;
+    Planes planes(dim, 4);
+    float scales[64];
+    uint64_t before = 0;
+    for (int round = 0; round < 2; ++round) {  // the first call of a thread and of a codebook may
+      before = allocations;
+      EncodeKeyHead(rotation, book, 1, 0, view, &key, planes.pointers(), &view);
+      TqKeyScales(book, 3, key, scales);
+      DecodeHead(&rotation, book, 4, FragmentOrder::kKey, planes.const_pointers(), scales, nullptr, 0, rows.room());
+      EncodeValueHead(rotation, book, 1, 0, view, &value, planes.pointers(), &view);
+    }
+    EXPECT_EQ(allocations, before);
   }
 }
 
