@@ -29,6 +29,19 @@ const void* RowOf(const StreamView& view, uint32_t token, uint32_t head) {
 
 HeadRows RowsOf(const StreamView& view, uint32_t head) { return {RowOf(view, 0, head), view.dtype, view.token_stride}; }
 
+// Whether no element has all of its exponent's bits: looked up without a branch an element.
+template <typename Bits>
+bool AllFinite(const void* row, size_t dim, Bits exponent) {
+  const auto* bits = static_cast<const Bits*>(row);
+  Bits full = 0;
+  for (size_t c = 0; c < dim; ++c) full |= static_cast<Bits>((bits[c] & exponent) == exponent);
+  return full == 0;
+}
+bool AllFinite(DType type, const void* row, size_t dim) {
+  if (type == DType::kF32) return AllFinite<uint32_t>(row, dim, 0x7F800000u);
+  return AllFinite<uint16_t>(row, dim, type == DType::kBf16 ? 0x7F80 : 0x7C00);
+}
+
 // What one call of Encode works on.
 class Encoder {
  public:
@@ -104,6 +117,11 @@ class Encoder {
     float row[kMaxCodecDim], stored[kMaxCodecDim];
     size_t bytes = dim * SizeOf(layout_.dtype);
     for (uint32_t t = 0; t < tokens; ++t, *at += bytes) {
+      if (view.dtype == layout_.dtype) {  // nothing is lost
+        std::memcpy(*at, RowOf(view, t, head), bytes);
+        if (!AllFinite(layout_.dtype, *at, dim)) return Refuse(l, head, t, stream, view, dim);
+        continue;
+      }
       LoadRow(view.dtype, RowOf(view, t, head), dim, row);
       StoreRow(layout_.dtype, row, dim, *at);
       LoadRow(layout_.dtype, *at, dim, stored);

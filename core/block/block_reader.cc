@@ -31,6 +31,10 @@ void StoreRawRows(DType from, const uint8_t* at, uint32_t dim, uint32_t tokens, 
                   uint32_t head) {
   float row[kMaxCodecDim];
   for (uint32_t t = 0; t < tokens; ++t, at += dim * SizeOf(from)) {
+    if (from == view.dtype) {
+      std::memcpy(RowOf(view, t, head), at, dim * SizeOf(from));
+      continue;
+    }
     LoadRow(from, at, dim, row);
     StoreRow(view.dtype, row, dim, RowOf(view, t, head));
   }
