@@ -1,23 +1,35 @@
 // quire-bench: figures with their baselines, measured in the same run.
 #include <CLI/CLI.hpp>
-
 #include <cstdio>
 
 #include "tests/bench/codec_bench.h"
 #include "tests/bench/report.h"
 #include "tests/bench/store_bench.h"
+#include "tests/bench/vectors_bench.h"
 
 int main(int argc, char** argv) {
   CLI::App app("Measures parts of Quire, each beside a baseline from the same run");
   bool json = false;
-  auto* codec = app.add_subcommand("codec", "Encode and decode of blocks against memcpy, one thread");
+  auto* codec =
+      app.add_subcommand("codec", "Encode and decode of blocks against memcpy, on one core and on all");
   auto* store = app.add_subcommand("store", "Put, Get and Lookup, in process and over gRPC, against memcpy");
-  for (CLI::App* command : {codec, store}) command->add_flag("--json", json, "Print lines of JSON");
+  auto* vectors = app.add_subcommand("vectors", "Speed and error of codecs on vectors from a file");
+  quire::bench::VectorsBench vectors_bench;
+  vectors->add_option("--file", vectors_bench.file, "bf16 values [block][K, V][64 tokens][8 heads][dim]")
+      ->required();
+  vectors->add_option("--dim", vectors_bench.dim, "Channels of a vector")->capture_default_str();
+  vectors->add_option("--codec", vectors_bench.specs, "Codec specs, such as tq:k4v4")->required();
+  vectors->add_option("--threads", vectors_bench.threads, "Threads")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1024));
+  for (CLI::App* command : {codec, store, vectors}) command->add_flag("--json", json, "Print lines of JSON");
   app.require_subcommand(1);
   CLI11_PARSE(app, argc, argv);
 
   quire::bench::Report report(json);
-  absl::Status status = *codec ? quire::bench::RunCodecBench(report) : quire::bench::RunStoreBench(report);
+  absl::Status status = *codec   ? quire::bench::RunCodecBench(report)
+                        : *store ? quire::bench::RunStoreBench(report)
+                                 : quire::bench::RunVectorsBench(vectors_bench, report);
   if (!status.ok()) {
     std::fprintf(stderr, "quire-bench: %s\n", std::string(status.message()).c_str());
     return 1;

@@ -1,4 +1,5 @@
-// What a benchmark prints: one measured thing with its baseline from the same process and the ratio of the two.
+// What a benchmark prints: one measured thing with its baseline from the same process and the ratio of the
+// two.
 #pragma once
 
 #include <functional>

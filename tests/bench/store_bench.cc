@@ -27,7 +27,8 @@ constexpr int kBlocks = 32;
 constexpr uint64_t kWriteBytes = 1 << 20;
 constexpr int kLookupBlocks = 512;
 
-// A chain of coded blocks. All have the same payload, encoded once: the store looks at headers and checksums, not at values.
+// A chain of coded blocks. All have the same payload, encoded once: the store looks at headers and checksums,
+// not at values.
 struct Chain {
   Layout layout;
   Digest root;
@@ -68,7 +69,8 @@ absl::Status PutAll(KvStore& kv, const store::Namespace& ns, const Chain& chain)
   for (uint32_t block : session->wanted()) {
     Bytes object = chain.objects[block];
     for (uint64_t at = 0; at < object.size(); at += kWriteBytes) {
-      QUIRE_RETURN_IF_ERROR(session->Write(block, at, object.subspan(at, std::min(kWriteBytes, object.size() - at))));
+      QUIRE_RETURN_IF_ERROR(
+          session->Write(block, at, object.subspan(at, std::min(kWriteBytes, object.size() - at))));
     }
     QUIRE_RETURN_IF_ERROR(session->Commit(block).status());
   }
@@ -83,7 +85,8 @@ absl::Status GetAll(KvStore& kv, const store::Namespace& ns, const Chain& chain)
 }
 
 // One way to reach the store, measured against memcpy of the objects.
-absl::Status Measure(Report& report, const std::string& path, KvStore& kv, const Chain& chain, double memcpy_rate) {
+absl::Status Measure(Report& report, const std::string& path, KvStore& kv, const Chain& chain,
+                     double memcpy_rate) {
   QUIRE_ASSIGN_OR_RETURN(Digest fingerprint, kv.RegisterLayout(chain.layout));
   store::Namespace ns{"", fingerprint};
   std::vector<Digest> keys;
@@ -94,23 +97,29 @@ absl::Status Measure(Report& report, const std::string& path, KvStore& kv, const
     if (failure.ok()) failure = s;
   };
   // Every Put must store: each run ends with a Delete, whose time is small beside the bytes moved.
-  double put = MedianSeconds([&] {
-    check(PutAll(kv, ns, chain));
-    check(kv.Delete(ns, keys, true).status());
-  }, 5);
+  double put = MedianSeconds(
+      [&] {
+        check(PutAll(kv, ns, chain));
+        check(kv.Delete(ns, keys, true).status());
+      },
+      5);
   check(PutAll(kv, ns, chain));
   double get = MedianSeconds([&] { check(GetAll(kv, ns, chain)); }, 5);
 
   std::vector<Digest> prompt = keys;
-  while (prompt.size() < kLookupBlocks) prompt.push_back(Sha256().UpdateU32(static_cast<uint32_t>(prompt.size())).Finish());
+  while (prompt.size() < kLookupBlocks)
+    prompt.push_back(Sha256().UpdateU32(static_cast<uint32_t>(prompt.size())).Finish());
   store::LookupOptions all;
   all.all = true;
   double lookup = MedianSeconds([&] { check(kv.Lookup(ns, prompt, all).status()); }, 200);
   QUIRE_RETURN_IF_ERROR(failure);
 
-  std::string context = absl::StrCat(kBlocks, " blocks of ", chain.objects[0].size(), " bytes (8 MiB raw), verified");
-  report.Add({absl::StrCat("put/", path), chain.bytes / put * 1e-9, "GB/s", "memcpy", memcpy_rate, std::nullopt, context});
-  report.Add({absl::StrCat("get/", path), chain.bytes / get * 1e-9, "GB/s", "memcpy", memcpy_rate, std::nullopt, context});
+  std::string context =
+      absl::StrCat(kBlocks, " blocks of ", chain.objects[0].size(), " bytes (8 MiB raw), verified");
+  report.Add({absl::StrCat("put/", path), chain.bytes / put * 1e-9, "GB/s", "memcpy", memcpy_rate,
+              std::nullopt, context});
+  report.Add({absl::StrCat("get/", path), chain.bytes / get * 1e-9, "GB/s", "memcpy", memcpy_rate,
+              std::nullopt, context});
   report.Add({absl::StrCat("lookup/", path), lookup * 1e6, "us", "", 0, std::nullopt,
               absl::StrCat(kLookupBlocks, "-block prompt, median")});
   return absl::OkStatus();
@@ -122,8 +131,9 @@ absl::Status RunStoreBench(Report& report) {
   QUIRE_ASSIGN_OR_RETURN(Chain chain, MakeChain("bench"));
   std::vector<uint8_t> copy(chain.objects[0].size());
   double memcpy_rate = chain.bytes * 1e-9 / MedianSeconds([&] {
-    for (const auto& object : chain.objects) std::memcpy(copy.data(), object.data(), object.size());
-  });
+                         for (const auto& object : chain.objects)
+                           std::memcpy(copy.data(), object.data(), object.size());
+                       });
 
   store::LocalStoreOptions options;
   options.host_bytes = uint64_t{1} << 30;

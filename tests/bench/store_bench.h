@@ -5,7 +5,8 @@
 
 namespace quire::bench {
 
-// Put, Get and Lookup of coded blocks: in process and over gRPC on loopback, against memcpy of the same bytes.
+// Put, Get and Lookup of coded blocks: in process and over gRPC on loopback, against memcpy of the same
+// bytes.
 absl::Status RunStoreBench(Report& report);
 
 }  // namespace quire::bench
