@@ -1,6 +1,7 @@
 // The CUDA kernels beside what the device can do, as JSON lines (DESIGN.md, "What counts as measured").
 //
 //   quire-cuda-bench [codec|latency|transfer]… [--dims=64,128,256] [--quick]
+//   quire-cuda-bench --vectors=FILE --dims=128 [--codecs=tq:k4v4,…]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -13,60 +14,20 @@
 #include "cuda/block_batch.h"
 #include "cuda/memory.h"
 #include "cuda/transfer.h"
+#include "tests/cuda/measure.h"
 #include "tests/cuda/plain.h"
+#include "tests/cuda/vectors_bench.h"
 
 namespace quire::cuda {
 namespace {
-
-[[noreturn]] void Fail(const std::string& what) {
-  std::cerr << "quire-cuda-bench: " << what << "\n";
-  std::exit(1);
-}
-void Check(const absl::Status& status) {
-  if (!status.ok()) Fail(status.ToString());
-}
-template <typename T>
-T Check(absl::StatusOr<T> value) {
-  if (!value.ok()) Fail(value.status().ToString());
-  return *std::move(value);
-}
 
 struct Options {
   std::set<std::string> parts;
   std::vector<uint32_t> dims{128, 64, 256};
   int repeats = 15;
+  std::string vectors;
+  std::vector<std::string> codecs{"tq:k4v4"};
 };
-
-struct Line {
-  std::string name, unit, baseline, context;
-  double value = 0, baseline_value = 0, ratio = 0, goal = 0;
-};
-
-void Print(const Line& line) {
-  std::printf(
-      "{\"name\":\"%s\",\"value\":%.5g,\"unit\":\"%s\",\"baseline\":\"%s\",\"baseline_value\":%.5g,\"ratio\":"
-      "%.4f",
-      line.name.c_str(), line.value, line.unit.c_str(), line.baseline.c_str(), line.baseline_value,
-      line.ratio);
-  if (line.goal > 0) std::printf(",\"goal\":%.3f", line.goal);
-  std::printf(",\"context\":\"%s\"}\n", line.context.c_str());
-  std::fflush(stdout);
-}
-
-// Median milliseconds of one call's work on the stream, by events.
-double Milliseconds(const Stream& stream, int repeats, const std::function<void(int)>& enqueue) {
-  Event start = Check(Event::Create(true)), end = Check(Event::Create(true));
-  std::vector<double> times;
-  for (int i = 0; i < repeats + 3; ++i) {
-    Check(start.Record(stream.ref()));
-    enqueue(i);
-    Check(end.Record(stream.ref()));
-    Check(end.Synchronize());
-    if (i >= 3) times.push_back(Check(end.MillisecondsSince(start)));
-  }
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
-}
 
 // A prefix of many blocks of one model on the device: raw tensors, objects, and batches over them.
 class Prefix {
@@ -344,6 +305,12 @@ int Main(int argc, char** argv) {
       std::stringstream list(arg.substr(7));
       for (std::string item; std::getline(list, item, ',');)
         options.dims.push_back(static_cast<uint32_t>(std::stoul(item)));
+    } else if (arg.starts_with("--vectors=")) {
+      options.vectors = arg.substr(10);
+    } else if (arg.starts_with("--codecs=")) {
+      options.codecs.clear();
+      std::stringstream list(arg.substr(9));
+      for (std::string item; std::getline(list, item, ',');) options.codecs.push_back(item);
     } else if (arg == "--quick") {
       options.repeats = 7;
     } else {
@@ -352,6 +319,11 @@ int Main(int argc, char** argv) {
   }
   auto wanted = [&](const char* part) { return options.parts.empty() || options.parts.contains(part); };
   Stream stream = Check(Stream::Create());
+  if (!options.vectors.empty()) {
+    for (const std::string& spec : options.codecs)
+      BenchVectors(stream, options.repeats, options.vectors, options.dims.front(), spec);
+    return 0;
+  }
   if (wanted("codec")) {
     for (uint32_t dim : options.dims) BenchCodec(stream, options, dim);
   }
