@@ -19,7 +19,11 @@ stage() {  # stage NAME COMMAND…: runs it and notes how long it took
   times+=("$(printf '%-18s %5d s' "$name" $((SECONDS - start)))")
 }
 
-configure() { [ -f "$2/build.ninja" ] && [ ! CMakePresets.json -nt "$2/build.ninja" ] || cmake --preset "$1"; }
+# Configures PRESET in FOLDER, or brings that up to date.
+configure() {
+  [ -f "$2/build.ninja" ] && [ ! CMakePresets.json -nt "$2/build.ninja" ] || cmake --preset "$1"
+  ninja -C "$2" build.ninja
+}
 
 # A test's name in ctest is its target's name in ninja; a test that is a script has no target.
 build_tests_matching() {
