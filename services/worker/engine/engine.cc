@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -67,6 +68,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& option
   QUIRE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadedModel::Load(options.model_path, options.threads,
                                                                options.max_context, progress));
   QUIRE_RETURN_IF_ERROR(CheckSpec(options.kv_codec, loaded));
+  loaded.info.name = options.served_name.empty() ? std::filesystem::path(options.model_path).stem().string()
+                                                 : options.served_name;
   return std::make_unique<TorchEngine>(std::move(loaded), options.kv_codec);
 }
 

@@ -21,6 +21,7 @@ namespace quire::worker {
 
 struct EngineOptions {
   std::string model_path;    // a .gguf file
+  std::string served_name;   // what clients call the model; empty: the file's name without .gguf
   CodecSpec kv_codec;        // what sealed blocks are coded with
   int threads = 0;           // 0: all cores
   uint32_t max_context = 0;  // tokens; 0: the model's own

@@ -35,6 +35,8 @@ struct Flags {
 
 void AddModelFlags(CLI::App& app, Flags& flags) {
   app.add_option("--model", flags.engine.model_path, "GGUF file of the model")->required();
+  app.add_option("--served-model-name", flags.engine.served_name,
+                 "What clients call the model; empty: the file's name without .gguf");
   app.add_option("--kv-codec", flags.kv_codec,
                  "How finished KV blocks are coded: raw, tq:k4v4, tq:k6v3,effort=2, …")
       ->capture_default_str();
