@@ -151,6 +151,13 @@ absl::StatusOr<BlockShape> BlockShape::Create(const Layout& layout, const Part& 
   shape.part_ = part;
   shape.spec_ = spec;
   shape.codecs_ = LayerCodecs(spec, layout, part);
+  for (size_t l = 0; l < shape.codecs_.size(); ++l) {
+    CodecId id = shape.codecs_[l].codec;
+    if (id != CodecId::kRaw && id != CodecId::kTq) {
+      return absl::UnimplementedError(absl::StrCat("block shape: layer ", l, " is ", std::string(Name(id)),
+                                                   ", which the device does not code"));
+    }
+  }
   QUIRE_ASSIGN_OR_RETURN(shape.first_, SliceMap::Create(layout, part, shape.codecs_, kMaxSinkTokens));
   QUIRE_ASSIGN_OR_RETURN(shape.other_, SliceMap::Create(layout, part, shape.codecs_, 0));
   return shape;

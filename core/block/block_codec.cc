@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
+#include "core/block/flat_head.h"
 #include "core/block/head_bytes.h"
 
 namespace quire {
@@ -49,8 +50,9 @@ class Encoder {
           BlockHeader* header, uint8_t* object)
       : layout_(layout), part_(part), map_(map), header_(*header), object_(object) {}
 
-  template <typename RotationOf>
-  absl::Status Layer(uint32_t l, const LayerView& view, int effort, RotationOf rotation_of) {
+  // Tables: rotation(dim) and projection(dim).
+  template <typename Tables>
+  absl::Status Layer(uint32_t l, const LayerView& view, int effort, const Tables& tables) {
     const LayerLayout& layer = layout_.layers[part_.layer_begin + l];
     const LayerCodec& codec = header_.codecs[l];
     CodingError k_error, v_error;
@@ -64,17 +66,21 @@ class Encoder {
         QUIRE_RETURN_IF_ERROR(RawHead(l, h, layer, view, &k_error, &v_error));
         continue;
       }
+      if (codec.codec != CodecId::kTq) {
+        QUIRE_RETURN_IF_ERROR(FlatHead(l, h, layer, view, tables, &k_error, &v_error));
+        continue;
+      }
       TqHeadBytes<uint8_t> bytes(object_, map_, l, h, layer, codec, map_.levels());
       HeadScratch& scratch = HeadScratch::OfThread();
       // The rows that come after, where they are of the same size: fetched meanwhile.
       bool last = h + 1 == part_.HeadsOf(layer), alike = layer.key_dim() == layer.value_dim();
       HeadRows value = layer.latent() ? HeadRows{} : RowsOf(view.value, h);
       HeadRows key = last ? HeadRows{} : RowsOf(view.key, h + 1);
-      QUIRE_RETURN_IF_ERROR(KeyHead(l, h, view.key, rotation_of(layer.key_dim()), codec.k_bits, effort,
+      QUIRE_RETURN_IF_ERROR(KeyHead(l, h, view.key, tables.rotation(layer.key_dim()), codec.k_bits, effort,
                                     alike ? &value : nullptr, bytes, scratch));
       Add(scratch.key.measured, &k_error);
       if (layer.latent()) continue;
-      QUIRE_RETURN_IF_ERROR(ValueHead(l, h, view.value, rotation_of(layer.value_dim()), codec.v_bits, effort,
+      QUIRE_RETURN_IF_ERROR(ValueHead(l, h, view.value, tables.rotation(layer.value_dim()), codec.v_bits, effort,
                                       alike && !last ? &key : nullptr, bytes, scratch));
       Add(scratch.value.measured, &v_error);
     }
@@ -155,6 +161,25 @@ class Encoder {
     QUIRE_RETURN_IF_ERROR(RawRows(l, head, "K", view.key, layer.key_dim(), kBlockTokens, &at, k_error));
     if (layer.latent()) return absl::OkStatus();
     return RawRows(l, head, "V", view.value, layer.value_dim(), kBlockTokens, &at, v_error);
+  }
+
+  template <typename Tables>
+  absl::Status FlatHead(uint32_t l, uint32_t head, const LayerLayout& layer, const LayerView& view,
+                        const Tables& tables, CodingError* k_error, CodingError* v_error) const {
+    const LayerCodec& codec = header_.codecs[l];
+    uint8_t* bytes = object_ + map_.slice(0, l, head).offset;
+    FlatSlice slice = FlatSlice::At(codec, layer.key_dim(), layer.value_dim());
+    auto stream = [&](const char* name, FragmentOrder order, uint32_t dim, int bits, const StreamView& from,
+                      const FlatSlice::Stream& part, CodingError* error) {
+      const Projection* projection = codec.codec == CodecId::kTqProd ? &tables.projection(dim) : nullptr;
+      FlatStream shape{tables.rotation(dim), projection, bits, order};
+      int bad = EncodeFlatStream(shape, part, header_.sink_tokens, RowsOf(from, head), bytes, error);
+      return bad < 0 ? absl::OkStatus() : Refuse(l, head, static_cast<uint32_t>(bad), name, from, dim);
+    };
+    QUIRE_RETURN_IF_ERROR(
+        stream("K", FragmentOrder::kKey, layer.key_dim(), codec.k_bits, view.key, slice.k, k_error));
+    if (layer.latent()) return absl::OkStatus();
+    return stream("V", FragmentOrder::kValue, layer.value_dim(), codec.v_bits, view.value, slice.v, v_error);
   }
 
   absl::Status KeyHead(uint32_t l, uint32_t head, const StreamView& view, const Rotation& rotation, int bits,
@@ -335,8 +360,7 @@ void BlockCodec::EncodeBlocks(const CodecSpec& spec, std::span<EncodeJob> jobs, 
     auto l = static_cast<uint32_t>(task % layers);
     if (encoding.map.levels() == 0) return;  // it did not begin
     Encoder encoder(impl_->layout, impl_->part, encoding.map, &encoding.header, job.object->data());
-    absl::Status status = encoder.Layer(l, job.layers[l], spec.effort(),
-                                        [&](uint32_t dim) -> const Rotation& { return impl_->rotation(dim); });
+    absl::Status status = encoder.Layer(l, job.layers[l], spec.effort(), *impl_);
     if (!status.ok()) return encoding.Fail(l, std::move(status));
     ChecksumLayer(l, *job.object, &encoding);
   });

@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
+#include "core/block/flat_head.h"
 #include "core/block/head_bytes.h"
 
 namespace quire {
@@ -170,6 +171,14 @@ absl::Status BlockReader::DecodeLayer(uint32_t layer, int levels, const MutableL
                      out.value, h);
       continue;
     }
+    if (codec.codec != CodecId::kTq) {
+      DecodeFlatHead(layer, h, out);
+      StoreRawRows(stored, sink_bytes, k_dim, sinks, out.key, h);
+      sink_bytes += size_t{sinks} * k_dim * SizeOf(stored);
+      if (v_dim > 0) StoreRawRows(stored, sink_bytes, v_dim, sinks, out.value, h);
+      sink_bytes += size_t{sinks} * v_dim * SizeOf(stored);
+      continue;
+    }
     TqHeadBytes<const uint8_t> in(object_.data(), slices_, layer, h, shape, codec, levels);
     float mean[kMaxCodecDim], scales[kBlockTokens];
     // The rows that come after, where they are of the same size: fetched meanwhile.
@@ -191,6 +200,24 @@ absl::Status BlockReader::DecodeLayer(uint32_t layer, int levels, const MutableL
     sink_bytes += size_t{sinks} * v_dim * SizeOf(stored);
   }
   return absl::OkStatus();
+}
+
+// All but the sinks.
+void BlockReader::DecodeFlatHead(uint32_t layer, uint32_t head, const MutableLayerView& out) const {
+  const BlockCodec::Impl& tables = *codec_->impl_;
+  const LayerLayout& shape = tables.layer(layer);
+  const LayerCodec& codec = header_.codecs[layer];
+  const uint8_t* bytes = object_.data() + slices_.slice(0, layer, head).offset;
+  FlatSlice slice = FlatSlice::At(codec, shape.key_dim(), shape.value_dim());
+  auto stream = [&](FragmentOrder order, uint32_t dim, int bits, const MutableStreamView& to,
+                    const FlatSlice::Stream& part) {
+    const Projection* projection = codec.codec == CodecId::kTqProd ? &tables.projection(dim) : nullptr;
+    DecodeFlatStream({tables.rotation(dim), projection, bits, order}, part, header_.sink_tokens, bytes,
+                     RowsOf(to, head));
+  };
+  stream(FragmentOrder::kKey, shape.key_dim(), codec.k_bits, out.key, slice.k);
+  if (shape.latent()) return;
+  stream(FragmentOrder::kValue, shape.value_dim(), codec.v_bits, out.value, slice.v);
 }
 
 void BlockReader::DecodeLayers(std::span<DecodeJob> jobs, ParallelFor parallel) {

@@ -1,8 +1,10 @@
-// Inside core/block: the bytes of one tq-coded head, level by level, as pointers that the codec packs to and
-// unpacks from; and tensors' rows as floats.
+// Inside core/block: what a codec of a layout keeps; the bytes of one tq-coded head, level by level, as pointers that the codec
+// packs to and unpacks from; and tensors' rows as floats.
 #pragma once
 
 #include <array>
+#include <memory>
+#include <mutex>
 #include <vector>
 
 #include "core/base/bytes.h"
@@ -12,6 +14,7 @@
 #include "core/codec/planes.h"
 #include "core/codec/rotation.h"
 #include "core/codec/tq.h"
+#include "core/codec/tq_prod.h"
 
 namespace quire {
 
@@ -21,8 +24,20 @@ struct BlockCodec::Impl {
   Digest fingerprint;
   // By dim / 16; null for dims the layout does not have.
   std::vector<std::unique_ptr<const Rotation>> rotations;
+  struct LazyProjection {
+    std::once_flag once;
+    std::unique_ptr<const Projection> made;
+  };
+  mutable std::array<LazyProjection, kMaxCodecDim / kCodecDimStep + 1> projections;
 
   const Rotation& rotation(uint32_t dim) const { return *rotations[dim / kCodecDimStep]; }
+  // Made when a tq_prod stream of this d is first met; 4·d² bytes.
+  const Projection& projection(uint32_t dim) const {
+    LazyProjection& lazy = projections[dim / kCodecDimStep];
+    std::call_once(lazy.once,
+                   [&] { lazy.made = std::make_unique<const Projection>(dim, layout.rotation_seed); });
+    return *lazy.made;
+  }
   const LayerLayout& layer(uint32_t l) const { return layout.layers[part.layer_begin + l]; }
 };
 

@@ -171,6 +171,8 @@ class BlockReader {
 
  private:
   BlockReader() = default;
+  void DecodeFlatHead(uint32_t layer, uint32_t head, const MutableLayerView& out) const;
+
   std::shared_ptr<const BlockCodec> codec_;
   BlockHeader header_;
   SliceMap slices_;

@@ -21,9 +21,11 @@ absl::Status ValidateCodec(const LayerLayout& layer, const LayerCodec& codec, si
   };
   switch (codec.codec) {
     case CodecId::kRaw:
-      if (codec.k_bits != 0 || codec.v_bits != 0) return bad("raw has no bits");
-      return absl::OkStatus();
-    case CodecId::kTq: {
+    case CodecId::kFp8:
+      if (codec.k_bits == 0 && codec.v_bits == 0) return absl::OkStatus();
+      return bad(absl::StrCat(std::string(Name(codec.codec)), " has no bits"));
+    case CodecId::kTq:
+    case CodecId::kTqProd: {
       if (codec.k_bits < 2 || codec.k_bits > 8)
         return bad(absl::StrCat("K has 2 to 8 bits, not ", codec.k_bits));
       if (layer.latent()) {
@@ -33,23 +35,19 @@ absl::Status ValidateCodec(const LayerLayout& layer, const LayerCodec& codec, si
         return bad(absl::StrCat("V has 2 to 8 bits, not ", codec.v_bits));
       return absl::OkStatus();
     }
-    case CodecId::kFp8:
-    case CodecId::kTqProd:
     case CodecId::kQpc:
-      return absl::UnimplementedError(absl::StrCat("layer ", index, ": codec ",
-                                                   std::string(Name(codec.codec)),
-                                                   " does not code KV blocks in this version"));
+      return absl::UnimplementedError(
+          absl::StrCat("layer ", index, ": codec qpc does not code KV blocks in this version"));
   }
   return bad(absl::StrCat("codec ", static_cast<int>(codec.codec), " is unknown"));
 }
 
 uint64_t SliceBytes(int level, const Layout& layout, const LayerLayout& layer, const LayerCodec& codec) {
-  if (codec.codec == CodecId::kTq) {
-    return TqSlice::At(level, layer.key_dim(), codec.k_bits, layer.value_dim(), codec.v_bits).bytes;
-  }
-  return level > 0 ? 0
-                   : RoundUp16(uint64_t{kBlockTokens} * (layer.key_dim() + layer.value_dim()) *
-                               SizeOf(layout.dtype));
+  uint32_t k_dim = layer.key_dim(), v_dim = layer.value_dim();
+  if (codec.codec == CodecId::kTq) return TqSlice::At(level, k_dim, codec.k_bits, v_dim, codec.v_bits).bytes;
+  if (level > 0) return 0;
+  if (codec.codec != CodecId::kRaw) return FlatSlice::At(codec, k_dim, v_dim).bytes;
+  return RoundUp16(uint64_t{kBlockTokens} * (k_dim + v_dim) * SizeOf(layout.dtype));
 }
 
 int LevelsUsed(const LayerCodec& codec) {
@@ -75,6 +73,23 @@ TqSlice TqSlice::At(int level, uint32_t k_dim, int k_bits, uint32_t v_dim, int v
   put(&slice.k_planes, k ? PlaneBytes(k_dim, plane_bits(k_bits)) : 0);
   put(&slice.v_scales, v && (level == 0 || level == 3) ? kBlockTokens : 0);
   put(&slice.v_planes, v ? PlaneBytes(v_dim, plane_bits(v_bits)) : 0);
+  return slice;
+}
+
+FlatSlice FlatSlice::At(const LayerCodec& codec, uint32_t k_dim, uint32_t v_dim) {
+  FlatSlice slice;
+  auto put = [&](Extent* extent, uint64_t bytes) {
+    *extent = {slice.bytes, bytes};
+    slice.bytes += bytes;
+  };
+  bool prod = codec.codec == CodecId::kTqProd;
+  auto stream = [&](Stream* out, uint32_t dim, int bits) {
+    put(&out->scales, dim > 0 ? 2 * kBlockTokens : 0);
+    put(&out->rests, dim > 0 && prod ? 2 * kBlockTokens : 0);
+    put(&out->codes, prod ? PlaneBytes(dim, bits) : uint64_t{kBlockTokens} * dim);
+  };
+  stream(&slice.k, k_dim, codec.k_bits);
+  stream(&slice.v, v_dim, codec.v_bits);
   return slice;
 }
 
@@ -125,7 +140,7 @@ absl::StatusOr<SliceMap> SliceMap::Create(const Layout& layout, const Part& part
       uint32_t heads = part.HeadsOf(layer);
       uint64_t layer_begin = at;
       if (level == 0) {
-        uint64_t elements = codecs[l].codec == CodecId::kTq
+        uint64_t elements = codecs[l].codec != CodecId::kRaw
                                 ? uint64_t{heads} * sink_tokens * (layer.key_dim() + layer.value_dim())
                                 : 0;
         map.sinks_[l] = place(RoundUp16(elements * SizeOf(layout.dtype)), &map.sink_checksums_[l]);

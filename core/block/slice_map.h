@@ -33,6 +33,21 @@ struct TqSlice {
   static TqSlice At(int level, uint32_t k_dim, int k_bits, uint32_t v_dim, int v_bits);
 };
 
+// The same for the codecs that have level 0 alone and no parts for both streams: fp8 and tq_prod. All parts are multiples of
+// 16 bytes and stand in this order, K's before V's.
+struct FlatSlice {
+  struct Stream {
+    Extent scales;  // bf16 [64]; fp8: tokens in order, tq_prod: in TokenSlot order
+    Extent rests;   // tq_prod: bf16 [64], norms of the residuals, in TokenSlot order
+    Extent codes;   // fp8: u8 [64][d]; tq_prod: the two-bit plane, then b − 2 one-bit planes
+  };
+  Stream k, v;
+  uint64_t bytes = 0;
+
+  // v_dim 0 for a latent. REQUIRES: codec is fp8 or tq_prod and valid.
+  static FlatSlice At(const LayerCodec& codec, uint32_t k_dim, uint32_t v_dim);
+};
+
 // What `spec` makes of each layer of a part; layers of the spec are counted over the whole layout. A latent
 // has v_bits 0. REQUIRES: a valid part of the layout.
 std::vector<LayerCodec> LayerCodecs(const CodecSpec& spec, const Layout& layout, const Part& part);
@@ -40,8 +55,7 @@ std::vector<LayerCodec> LayerCodecs(const CodecSpec& spec, const Layout& layout,
 // Immutable; thread-safe. Layers and heads are counted from 0 within the part.
 class SliceMap {
  public:
-  // INVALID_ARGUMENT if layout, part or a codec is not valid, or bits are out of range; UNIMPLEMENTED for a
-  // codec other than raw and tq.
+  // INVALID_ARGUMENT if layout, part or a codec is not valid, or bits are out of range; UNIMPLEMENTED for qpc.
   // sink_tokens: 0, or 4 for block 0. A level that no layer uses is left out of levels().
   static absl::StatusOr<SliceMap> Create(const Layout& layout, const Part& part,
                                          const std::vector<LayerCodec>& codecs, uint32_t sink_tokens);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "core/codec/counter_words.h"
 #include "core/codec/tiles.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -47,14 +48,6 @@ HWY_EXPORT(RotateBlock);
 
 namespace {
 
-constexpr uint64_t kGolden = 0x9E3779B97F4A7C15u;
-
-uint64_t Mix64(uint64_t z) {
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-  return z ^ (z >> 31);
-}
-
 // Butterflies of distance 1, 2, 4, … of one vector.
 void Hadamard(uint32_t rows, float* x) {
   for (uint32_t h = 1; h < rows; h *= 2) {
@@ -79,10 +72,8 @@ void Signs(const std::vector<uint32_t>& flips, float* signs) {
 // The two factors 1/sqrt(p) are one 1/p, a power of two: exact.
 Rotation::Rotation(uint32_t dim, uint64_t seed)
     : dim_(dim), power_(1u << std::countr_zero(dim)), odd_(dim / power_), hartley_(size_t{odd_} * odd_) {
-  uint64_t base = Mix64(seed + kGolden);
-  auto negative = [&](uint64_t round, uint32_t i) {
-    return (Mix64(base + (16 * round + i / 64 + 1) * kGolden) >> (i % 64) & 1) != 0;
-  };
+  CounterWords words(seed + kGoldenGamma);
+  auto negative = [&](uint64_t round, uint32_t i) { return (words.at(16 * round + i / 64) >> (i % 64) & 1) != 0; };
   for (uint32_t i = 0; i < dim; ++i) {
     flips_.push_back(negative(0, i) ? 0x80000000u : 0);
     middle_.push_back((negative(1, i) ? -1.0f : 1.0f) / static_cast<float>(power_));

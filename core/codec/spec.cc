@@ -73,12 +73,16 @@ absl::StatusOr<CodecId> ParseName(Cursor& in) {
   if (name == "raw") return CodecId::kRaw;
   if (name == "fp8") return CodecId::kFp8;
   if (name == "tq") return CodecId::kTq;
-  if (name == "tq_prod" || name == "qpc") {
+  if (name == "tq_prod") return CodecId::kTqProd;
+  if (name == "qpc") {
     return absl::UnimplementedError(
         absl::StrCat("codec ", std::string(name), " does not code KV blocks in this version"));
   }
-  return in.MistakeAt(0, "expected a codec: raw, fp8 or tq");
+  return in.MistakeAt(0, "expected a codec: raw, fp8, tq or tq_prod");
 }
+
+// Whether bits of K and V are chosen: raw and fp8 have one form each.
+bool HasBits(CodecId id) { return id == CodecId::kTq || id == CodecId::kTqProd; }
 
 }  // namespace
 
@@ -104,10 +108,10 @@ absl::StatusOr<CodecSpec> CodecSpec::Parse(std::string_view text) {
   Cursor in(text);
   CodecSpec spec;
   QUIRE_ASSIGN_OR_RETURN(spec.base_.codec, ParseName(in));
-  if (spec.base_.codec != CodecId::kTq) {
+  std::string name(Name(spec.codec()));
+  if (!HasBits(spec.codec())) {
     spec.base_.k_bits = spec.base_.v_bits = 0;
-    if (!in.AtEnd())
-      return in.Mistake(absl::StrCat("codec ", std::string(Name(spec.codec())), " takes no options"));
+    if (!in.AtEnd()) return in.Mistake(absl::StrCat("codec ", name, " takes no bits and no options"));
     return spec;
   }
   if (in.AtEnd()) return spec;
@@ -118,6 +122,9 @@ absl::StatusOr<CodecSpec> CodecSpec::Parse(std::string_view text) {
     QUIRE_RETURN_IF_ERROR(in.Expect(","));
     size_t option = in.position();
     if (in.Take("effort=")) {
+      if (spec.codec() == CodecId::kTqProd) {
+        return in.MistakeAt(option, "codec tq_prod has no effort: its scale is the exact norm");
+      }
       if (effort_given) return in.MistakeAt(option, "effort is given twice");
       effort_given = true;
       QUIRE_ASSIGN_OR_RETURN(uint32_t effort, in.Number("effort", 0, kMaxEffort));
@@ -142,11 +149,17 @@ absl::StatusOr<CodecSpec> CodecSpec::Parse(std::string_view text) {
       return in.Mistake("expected effort= or layers=");
     }
   }
-  // Canonical: in order of layers, neighbours with equal bits joined.
-  std::sort(spec.overrides_.begin(), spec.overrides_.end(),
+  spec.Canonicalise();
+  return spec;
+}
+
+// Overrides in order of layers, neighbours with equal bits joined. One that repeats the bits in front stays: it names a
+// layer, and a layout without that layer must refuse it.
+void CodecSpec::Canonicalise() {
+  std::sort(overrides_.begin(), overrides_.end(),
             [](const Override& a, const Override& b) { return a.first < b.first; });
   std::vector<Override> joined;
-  for (const Override& o : spec.overrides_) {
+  for (const Override& o : overrides_) {
     bool extends = !joined.empty() && joined.back().last + 1 == o.first && joined.back().k_bits == o.k_bits &&
                    joined.back().v_bits == o.v_bits;
     if (extends) {
@@ -155,13 +168,12 @@ absl::StatusOr<CodecSpec> CodecSpec::Parse(std::string_view text) {
       joined.push_back(o);
     }
   }
-  spec.overrides_ = std::move(joined);
-  return spec;
+  overrides_ = std::move(joined);
 }
 
 std::string CodecSpec::ToString() const {
   std::string text(Name(base_.codec));
-  if (base_.codec != CodecId::kTq) return text;
+  if (!HasBits(base_.codec)) return text;
   absl::StrAppend(&text, ":k", base_.k_bits, "v", base_.v_bits);
   if (effort_ > 0) absl::StrAppend(&text, ",effort=", effort_);
   for (const Override& o : overrides_) {

@@ -1,9 +1,13 @@
 // What a block is to be coded with: the codec spec string and its parsed form.
 //
-//   raw | fp8 | tq | tq:k4v4 | tq:k6v3,effort=2,layers=0-1:k8v8,layers=29:k8v8
+//   spec   = "raw" | "fp8" | name [ ":" bits { "," option } ]        name = "tq" | "tq_prod"
+//   bits   = "k" digit "v" digit                                     2…8 each; a name alone means k4v4
+//   option = "layers=" layer [ "-" layer ] ":" bits                  each layer at most once
+//          | "effort=" digit                                         tq alone, 0…3, at most once
 //
-// `tq` alone means k4v4. Bits are 2…8 for stored blocks. A layer named by no `layers=` has the bits in front.
-// Layers count the layers that have KV, from 0. See DESIGN.md, "The codec tq".
+// e.g. tq:k6v3,effort=2,layers=0-1:k8v8,layers=29:k8v8. Layers count the layers that have KV, from 0; one that no `layers=`
+// names has the bits in front. raw and fp8 have one form each and take neither bits nor options; a spec has one codec for all
+// layers. qpc is known by name and UNIMPLEMENTED. See DESIGN.md, "The codec tq".
 #pragma once
 
 #include <cstdint>
@@ -50,6 +54,8 @@ class CodecSpec {
     uint8_t k_bits, v_bits;
     friend bool operator==(const Override&, const Override&) = default;
   };
+  void Canonicalise();
+
   LayerCodec base_;
   int effort_ = 0;
   std::vector<Override> overrides_;

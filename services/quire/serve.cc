@@ -43,7 +43,7 @@ void AddModelFlags(CLI::App& app, Flags& flags) {
   app.add_option("--model", engine.model_path, "GGUF file of the model")->required();
   app.add_option("--served-model-name", engine.served_name,
                  "What clients call the model; empty: the file's name without .gguf");
-  app.add_option("--kv-codec", flags.kv_codec, "How finished KV blocks are coded: raw, tq:k4v4, tq:k6v3,effort=2, …")
+  app.add_option("--kv-codec", flags.kv_codec, "How finished KV blocks are coded: raw, fp8, tq:k4v4, tq:k6v3,effort=2, …")
       ->capture_default_str();
   app.add_option("--threads", engine.threads, "Threads that compute; 0: all cores")->check(CLI::Range(0, 1024))->capture_default_str();
   app.add_option("--max-context", engine.max_context, "Tokens of prompt and answer together; 0: the model's own limit")

@@ -58,7 +58,8 @@ uint64_t LayoutRegistry::size() const {
 absl::StatusOr<ObjectSizes> PossibleObjectSizes(const Layout& layout, const Part& part) {
   ObjectSizes sizes;
   for (LayerCodec codec :
-       {LayerCodec{CodecId::kRaw, 0, 0}, LayerCodec{CodecId::kTq, 2, 2}, LayerCodec{CodecId::kTq, 8, 8}}) {
+       {LayerCodec{CodecId::kRaw, 0, 0}, LayerCodec{CodecId::kFp8, 0, 0}, LayerCodec{CodecId::kTq, 2, 2},
+        LayerCodec{CodecId::kTq, 8, 8}, LayerCodec{CodecId::kTqProd, 8, 8}}) {
     std::vector<LayerCodec> codecs(part.layers(), codec);
     for (uint32_t l = 0; l < part.layers(); ++l) {
       if (layout.layers[part.layer_begin + l].latent()) codecs[l].v_bits = 0;

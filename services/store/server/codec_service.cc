@@ -208,10 +208,18 @@ KvBytes LevelBytes(const Layout& layout, const Part& part, const std::vector<Lay
   for (uint32_t l = 0; l < part.layers(); ++l) {
     const LayerLayout& layer = layout.layers[part.layer_begin + l];
     double heads = part.HeadsOf(layer);
-    if (codecs[l].codec != CodecId::kTq) {
+    if (codecs[l].codec == CodecId::kRaw) {
       double element = level == 0 ? static_cast<double>(kBlockTokens * SizeOf(layout.dtype)) : 0;
       bytes.k += heads * element * layer.key_dim();
       bytes.v += heads * element * layer.value_dim();
+      continue;
+    }
+    if (codecs[l].codec != CodecId::kTq) {
+      if (level > 0) continue;
+      FlatSlice slice = FlatSlice::At(codecs[l], layer.key_dim(), layer.value_dim());
+      double k = static_cast<double>(slice.k.codes.end());  // K's parts come first
+      bytes.k += heads * k;
+      bytes.v += heads * (static_cast<double>(slice.bytes) - k);
       continue;
     }
     TqSlice slice =

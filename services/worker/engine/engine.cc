@@ -15,6 +15,15 @@ namespace {
 
 // A spec may name a layer that the model lacks or a codec that can't code stored blocks; better known at
 // start than at the first block.
+// Before anything is loaded: what no model can be served with.
+absl::Status CheckServable(const CodecSpec& spec) {
+  if (spec.codec() != CodecId::kTqProd) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "codec ", spec.ToString(),
+      " is for vector search, not for attention, where its spread costs 8 to 15 times tq's divergence; a worker codes its "
+      "KV with raw, fp8 or tq"));
+}
+
 absl::Status CheckSpec(const CodecSpec& spec, const LoadedModel& loaded) {
   if (spec.last_named_layer() >= static_cast<int64_t>(loaded.codec->part().layers())) {
     return absl::InvalidArgumentError(absl::StrCat("codec ", spec.ToString(), " names layer ",
@@ -65,6 +74,7 @@ class TorchEngine final : public Engine {
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options,
                                                      const LoadProgress& progress) {
+  QUIRE_RETURN_IF_ERROR(CheckServable(options.kv_codec));
   QUIRE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadedModel::Load(options.model_path, options.threads,
                                                                options.max_context, progress));
   QUIRE_RETURN_IF_ERROR(CheckSpec(options.kv_codec, loaded));

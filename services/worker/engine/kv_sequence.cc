@@ -35,6 +35,15 @@ void Load(DType dtype, const uint8_t* from, size_t n, float* to) {
   }
 }
 
+// A block that somebody stored as tq_prod is as good as none: tokens computed again are nearer to the model's.
+absl::Status CheckAttendable(const BlockHeader& header) {
+  for (size_t layer = 0; layer < header.codecs.size(); ++layer) {
+    if (header.codecs[layer].codec != CodecId::kTqProd) continue;
+    return absl::DataLossError(absl::StrCat("layer ", layer, " is coded as tq_prod, which is not for attention"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 KvSequence::KvSequence(std::shared_ptr<const BlockCodec> codec, CodecSpec spec, const Digest& root,
@@ -88,6 +97,7 @@ absl::Status KvSequence::Restore(std::span<const uint32_t> tokens,
   absl::StatusOr<BlockReader> reader = BlockReader::Open(codec_, identity, *object);
   absl::Status status = reader.ok() ? reader->Verify() : reader.status();
   absl::StatusOr<Sinks> sinks;
+  if (status.ok() && mode_ == Mode::kServing) status = CheckAttendable(reader->header());
   if (status.ok() && identity.index == 0) {
     sinks = SinksOf(*reader);
     status = sinks.status();

@@ -38,7 +38,7 @@ void AddModelFlags(CLI::App& app, Flags& flags) {
   app.add_option("--served-model-name", flags.engine.served_name,
                  "What clients call the model; empty: the file's name without .gguf");
   app.add_option("--kv-codec", flags.kv_codec,
-                 "How finished KV blocks are coded: raw, tq:k4v4, tq:k6v3,effort=2, …")
+                 "How finished KV blocks are coded: raw, fp8, tq:k4v4, tq:k6v3,effort=2, …")
       ->capture_default_str();
   app.add_option("--threads", flags.engine.threads, "Threads that compute; 0: all cores")
       ->check(CLI::Range(0, 1024))

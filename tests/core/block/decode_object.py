@@ -204,6 +204,25 @@ def rotate_back(y, seed):
     return y
 
 
+# ---- projection 1 -----------------------------------------------------------------------------------------------------------
+def projection(d, seed, cache={}):
+    if (d, seed) not in cache:
+        base = splitmix(seed + 2 * GOLDEN & M64)
+        u = lambda i: ((splitmix(base + (i + 1) * GOLDEN & M64) >> 11) + 1) / (1 << 53)
+        entries = []
+        for i in range(0, d * d, 2):
+            radius, angle = math.sqrt(-2 * math.log(u(i))), 2 * math.pi * u(i + 1)
+            entries += [f32(radius * math.cos(angle)), f32(radius * math.sin(angle))]
+        cache[d, seed] = [entries[j * d:(j + 1) * d] for j in range(d)]
+    return cache[d, seed]
+
+
+def e4m3(code):
+    e, m = code >> 3 & 15, code & 7
+    magnitude = (1 + m / 8) * 2.0**(e - 7) if e else m / 512
+    return -magnitude if code >> 7 else magnitude
+
+
 # ---- layout and header ------------------------------------------------------------------------------------------------------
 class Reader:
     def __init__(self, data):
@@ -286,18 +305,31 @@ class Object:
                 heads = range(max(0, min(self.part[3], streams[0]["heads"]) - self.part[2]))
                 size = DTYPES[self.layout["dtype"]][0]
                 if level == 0:
-                    self.raw_sinks[i] = piece(len(heads) * self.sinks * sum(dims) * size if codec == 2 else 0)
+                    self.raw_sinks[i] = piece(len(heads) * self.sinks * sum(dims) * size if codec != 0 else 0)
                 for h in heads:
                     if codec == 0:
                         self.slices[level, i, h] = piece(64 * sum(dims) * size if level == 0 else 0)
                         continue
-                    sizes = self.sizes(level, dims, k_bits, v_bits)
+                    if codec != 2:
+                        sizes = self.flat_sizes(codec, dims, (k_bits, v_bits)) if level == 0 else {}
+                    else:
+                        sizes = self.sizes(level, dims, k_bits, v_bits)
                     r = Reader(piece(sum(sizes.values())))
                     self.slices[level, i, h] = {name: r.take(n) for name, n in sizes.items()}
             if at != sum(self.extents[level]):
                 raise ValueError("level length")
         if at != len(self.data) or next(checksum, None) is not None:
             raise ValueError("object length")
+
+    @staticmethod
+    def flat_sizes(codec, dims, bits):
+        sizes = {}
+        for name, d, b in zip("kv", dims, bits):
+            sizes[name + "_scales"] = 128
+            if codec == 3:
+                sizes[name + "_rests"] = 128
+            sizes[name + "_codes"] = 64 * d if codec == 1 else 16 * d + 8 * d * (b - 2)
+        return sizes
 
     @staticmethod
     def sizes(level, dims, k_bits, v_bits):
@@ -332,8 +364,28 @@ class Object:
                 out.append(row(data, at + token * d * size, d))
                 at += tokens * d * size
             return out + [None] * (2 - len(out))
+        if codec != 2:
+            row = self.fp8_row if codec == 1 else self.prod_row
+            rows = [row(self.slices[0, layer, head], name, token, d, b) for name, d, b in zip("kv", dims, (k_bits, v_bits))]
+            return rows + [None] * (2 - len(rows))
         return [self.key_row(layer, head, token, levels, dims[0], k_bits),
                 self.value_row(layer, head, token, levels, dims[1], v_bits) if len(dims) > 1 else None]
+
+    def fp8_row(self, slice_, stream, token, d, _):
+        scale = bf16(struct.unpack_from("<H", slice_[stream + "_scales"], 2 * token)[0])
+        return [scale * e4m3(code) for code in slice_[stream + "_codes"][token * d:(token + 1) * d]]
+
+    def prod_row(self, slice_, stream, token, d, bits):
+        book, s = Codebook(d, bits - 1), projection(d, self.seed)
+        scale, rest = (bf16(struct.unpack_from("<H", slice_[stream + part], 2 * token_slot(token))[0]) for part in ("_scales", "_rests"))
+        data = slice_[stream + "_codes"]
+        planes = [data[:16 * d]] + [data[i:i + 8 * d] for i in range(16 * d, len(data), 8 * d)]
+        seat = key_seat if stream == "k" else value_seat
+        codes = [code_at(planes, bits, d, *seat(d, token, c)) for c in range(d)]
+        sigma = [-1 if code & 1 else 1 for code in codes]
+        kappa = f32(math.sqrt(math.pi / 2) / d)
+        back = [sum(s[j][c] * sigma[j] for j in range(d)) for c in range(d)]
+        return rotate_back([scale * book.value(code >> 1, bits - 1) + rest * kappa * x for code, x in zip(codes, back)], self.seed)
 
     def key_row(self, layer, head, token, levels, d, bits):
         book, slot, first = Codebook(d, bits), token_slot(token), self.slices[0, layer, head]
@@ -455,6 +507,19 @@ def check_derived(case):
     return f"{len(case['rotations'])} rotations, {len(case['codebooks'])} codebooks"
 
 
+def check_projections(case):
+    for p in case["projections"]:
+        s = projection(p["dim"], p["seed"])
+        near(s[0], p["first_row"], f"first row of the projection of {p['dim']}")
+        near(s[-1], p["last_row"], f"last row of the projection of {p['dim']}")
+    return f"{len(case['projections'])} projections"
+
+
+def check(case):
+    checks = {"rotations": check_derived, "projections": check_projections}
+    return next((run for field, run in checks.items() if field in case), check_object)(case)
+
+
 def main():
     if len(sys.argv) == 3 and sys.argv[1] == "--check":
         files = sorted(pathlib.Path(sys.argv[2]).glob("*.json"))
@@ -462,7 +527,7 @@ def main():
         for path in files:
             case = json.loads(path.read_text())
             try:
-                print(f"{path.name}: ok, {check_derived(case) if 'rotations' in case else check_object(case)}")
+                print(f"{path.name}: ok, {check(case)}")
             except ValueError as error:
                 print(f"{path.name}: FAILED: {error}")
                 failed = True

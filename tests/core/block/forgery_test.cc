@@ -139,7 +139,9 @@ TEST_F(ForgeryTest, NamedForgeries) {
   expect(Forge(96, uint8_t{0}), kDataLoss, "parent is 00");
   expect(Forge(128, uint8_t{0}), kDataLoss, "key is 00");
   expect(Forge(192, uint8_t{9}), kUnimplemented, "unknown codec 9");
-  expect(Forge(192, uint8_t{1}), kUnimplemented, "codec fp8");
+  expect(Forge(192, uint8_t{4}), kUnimplemented, "codec qpc");
+  expect(Forge(192, uint8_t{1}), kDataLoss, "fp8 has no bits");
+  expect(Forge(192, uint8_t{3}), kDataLoss, "its codecs make 2, 5");  // tq_prod has one level
   expect(Forge(193, uint8_t{9}), kDataLoss, "at most 8");
   expect(Forge(193, uint8_t{8}), kDataLoss, "length of level");
   expect(Forge(200, uint64_t{0}), kDataLoss, "level 0 is said to lie at 0");

@@ -16,6 +16,7 @@
 #include "core/block/object.h"
 #include "core/codec/codebook.h"
 #include "core/codec/rotation.h"
+#include "core/codec/tq_prod.h"
 #include "tests/core/block/sample_block.h"
 
 namespace quire {
@@ -40,6 +41,12 @@ constexpr Case kCases[] = {
     {"d128_k8v8", 128, DType::kBf16, "tq:k8v8", 0},
     {"d256_k2v4", 256, DType::kBf16, "tq:k2v4", 1},
     {"d576_latent_k4", 576, DType::kBf16, "tq:k4v4", 0, true},
+    {"d64_fp8", 64, DType::kF16, "fp8", 1},
+    {"d96_fp8", 96, DType::kBf16, "fp8", 0},
+    {"d48_prod_k3v8", 48, DType::kF32, "tq_prod:k3v8", 1},
+    {"d80_prod_k2v5", 80, DType::kF16, "tq_prod:k2v5", 1},
+    {"d128_prod_k4v4", 128, DType::kBf16, "tq_prod:k4v4", 0},
+    {"d64_latent_prod_k3", 64, DType::kBf16, "tq_prod:k3v3", 0, true},
 };
 
 Layout LayoutOf(const Case& c) {
@@ -130,6 +137,16 @@ Json MakeDerived() {
   return Json{{"rotations", rotations}, {"codebooks", codebooks}};
 }
 
+Json MakeProjections() {
+  Json projections = Json::array();
+  for (uint32_t dim : {16u, 80u, 128u}) {
+    Projection projection(dim, 42);
+    auto row = [&](uint32_t j) { return std::vector<float>(projection.row(j), projection.row(j) + dim); };
+    projections.push_back({{"dim", dim}, {"seed", 42}, {"first_row", row(0)}, {"last_row", row(dim - 1)}});
+  }
+  return Json{{"projections", projections}};
+}
+
 void WriteOrCompare(const std::string& name, const Json& made) {
   if (const char* folder = std::getenv("QUIRE_WRITE_GOLDEN")) {
     std::ofstream(Path(folder, name)) << made.dump() << "\n";
@@ -150,6 +167,8 @@ TEST(GoldenTest, ObjectsAreWrittenAndReadAsEver) {
 }
 
 TEST(GoldenTest, DerivedConstants) { WriteOrCompare("derived", MakeDerived()); }
+
+TEST(GoldenTest, Projections) { WriteOrCompare("projections", MakeProjections()); }
 
 TEST(GoldenTest, StoredObjectsStillOpen) {
   for (const Case& c : kCases) {

@@ -49,7 +49,7 @@ void ExpectTiled(const SliceMap& map) {
 }
 
 TEST(SliceMapTest, TilesTheObject) {
-  for (const char* spec : {"raw", "tq:k2v2", "tq:k3v3", "tq:k4v4", "tq:k4v2", "tq:k2v5", "tq:k8v8",
+  for (const char* spec : {"raw", "fp8", "tq_prod:k2v8", "tq_prod:k4v4,layers=1:k8v2", "tq:k2v2", "tq:k3v3", "tq:k4v4", "tq:k4v2", "tq:k2v5", "tq:k8v8",
                            "tq:k3v3,layers=1:k8v2", "tq:k6v5"}) {
     for (uint32_t dim : {16u, 64u, 80u, 576u}) {
       for (uint32_t sinks : {0u, 4u}) ExpectTiled(Map(SampleLayout(3, 2, dim), spec, sinks));
@@ -59,6 +59,8 @@ TEST(SliceMapTest, TilesTheObject) {
   mixed.layers[1].streams[0].heads = mixed.layers[1].streams[1].heads = 1;
   mixed.layers[2].streams = {{StreamKind::kLatent, 1, 576, 0}};
   ExpectTiled(Map(mixed, "tq:k4v8", 4));
+  ExpectTiled(Map(mixed, "fp8", 4));
+  ExpectTiled(Map(mixed, "tq_prod:k4v8", 4, Part{0, 3, 1, 4}));
   ExpectTiled(Map(mixed, "tq:k4v8", 4, Part{0, 3, 1, 4}));
   EXPECT_EQ(Map(mixed, "tq:k4v4", 4).slice(0, 1, 3).length, 0u);
 }
@@ -76,10 +78,18 @@ TEST(SliceMapTest, SizesAreTheFormats) {
   SliceMap raw = Map(SampleLayout(1, 2, 64), "raw", 4);
   EXPECT_EQ(raw.sinks(0).length, 0u);
   EXPECT_EQ(raw.slice(0, 0, 1).length, 2u * 64 * 64 * 2);
+  SliceMap fp8 = Map(SampleLayout(1, 2, 64), "fp8", 4);
+  EXPECT_EQ(fp8.sinks(0).length, 2u * 4 * 2 * 64 * 2);
+  EXPECT_EQ(fp8.slice(0, 0, 1).length, 2u * (128 + 64 * 64));
+  SliceMap prod = Map(SampleLayout(1, 2, 64), "tq_prod:k4v2", 4);
+  EXPECT_EQ(prod.sinks(0).length, 2u * 4 * 2 * 64 * 2);
+  EXPECT_EQ(prod.slice(0, 0, 1).length, 2u * 256 + 64 * 64 * 4 / 8 + 64 * 64 * 2 / 8);
 }
 
 TEST(SliceMapTest, LevelsFollowTheWidestStream) {
   for (auto [spec, levels] : {std::pair("raw", 1),
+                              {"fp8", 1},
+                              {"tq_prod:k8v8", 1},
                               {"tq:k2v2", 1},
                               {"tq:k3v2", 2},
                               {"tq:k2v4", 3},
@@ -117,8 +127,10 @@ TEST(SliceMapTest, RefusesWhatIsNotValid) {
   EXPECT_EQ(code({CodecId::kRaw, 4, 4}), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code({CodecId::kTq, 4, 4}, 5), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code({static_cast<CodecId>(77), 4, 4}), absl::StatusCode::kInvalidArgument);
-  for (CodecId id : {CodecId::kFp8, CodecId::kTqProd, CodecId::kQpc})
-    EXPECT_EQ(code({id, 0, 0}), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(code({CodecId::kFp8, 8, 8}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({CodecId::kTqProd, 1, 4}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({CodecId::kTqProd, 4, 9}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({CodecId::kQpc, 0, 0}), absl::StatusCode::kUnimplemented);
   EXPECT_FALSE(SliceMap::Create(layout, whole, {}, 0).ok());
   EXPECT_FALSE(SliceMap::Create(layout, Part{0, 2, 0, 1}, {{}, {}}, 0).ok());
 }

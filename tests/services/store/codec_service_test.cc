@@ -107,6 +107,44 @@ TEST_F(CodecServiceTest, EncodesAndDecodes) {
   EXPECT_EQ(served_.engine().Stats()->blocks_stored, 0u);
 }
 
+TEST_F(CodecServiceTest, CodecsOfOneLevel) {
+  for (auto [spec, k_bits, v_bits, limit] : {std::tuple("fp8", 8.25, 8.25, 1.5e-3), {"tq_prod:k8v6", 8.5, 6.5, 5e-3},
+                                             {"tq_prod:k2v4", 2.5, 4.5, 0.4}}) {
+    SCOPED_TRACE(spec);
+    SampleChain chain(SampleLayout(), 2, spec);
+    Outcome encoded = Encode(StartOf(chain, spec), RawOf(chain));
+    ASSERT_TRUE(encoded.status.ok()) << encoded.status.error_message();
+    v1::DecodeStart start;
+    ToProto(chain.layout, start.mutable_layout());
+    start.set_dtype(v1::F32);
+    Outcome decoded = Decode(start, encoded.blocks);
+    ASSERT_TRUE(decoded.status.ok()) << decoded.status.error_message();
+    start.set_max_bits(2);
+    EXPECT_EQ(Decode(start, encoded.blocks).blocks, decoded.blocks);  // there is nothing to leave out
+    ASSERT_EQ(decoded.blocks.size(), 2u);
+    for (uint32_t i = 0; i < 2; ++i) {
+      double error = 0, norm = 0;
+      for (size_t e = 0; e < chain.raw[i].size() / 2; ++e) {
+        float x = LoadElement(DType::kBf16, chain.raw[i].data(), e),
+              y = LoadElement(DType::kF32, decoded.blocks[i].data(), e);
+        error += (x - y) * (x - y), norm += x * x;
+      }
+      EXPECT_LT(error / norm, limit);
+    }
+    v1::DescribeRequest request;
+    ToProto(chain.layout, request.mutable_layout());
+    request.set_codec(spec);
+    v1::DescribeResponse response;
+    grpc::ClientContext context;
+    ASSERT_TRUE(codec_->Describe(&context, request, &response).ok());
+    EXPECT_EQ(response.codec(), spec);
+    ASSERT_EQ(response.object_bytes_size(), 1);
+    EXPECT_EQ(response.object_bytes(0), encoded.blocks[1].size());
+    EXPECT_EQ(response.k_bits(0), k_bits);
+    EXPECT_EQ(response.v_bits(0), v_bits);
+  }
+}
+
 TEST_F(CodecServiceTest, RefusesBadStreams) {
   SampleChain chain(SampleLayout(), 1);
   auto expect = [](const Outcome& outcome, StatusCode code, const std::string& text) {

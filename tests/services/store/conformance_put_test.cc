@@ -178,6 +178,23 @@ TYPED_TEST(Conformance, TheStoreEncodesRawBlocks) {
             chain.objects);  // encoding is deterministic
 }
 
+TYPED_TEST(Conformance, BlocksOfEveryCodecPassThrough) {
+  uint32_t seed = 20;
+  for (const char* spec : {"raw", "fp8", "tq_prod:k2v2", "tq_prod:k4v4,layers=1:k8v8"}) {
+    // Coded by the client in one chain, by the store in another.
+    SampleChain coded(SampleLayout(), 2, spec, ++seed), raw(SampleLayout(), 2, spec, ++seed);
+    ASSERT_TRUE(PutChain(this->store(), coded).ok()) << spec;
+    EXPECT_EQ(GetAll(this->store(), coded.ns(), coded.identities).objects, coded.objects) << spec;
+    PutOptions options;
+    options.encode = spec;
+    auto session = this->Begin(raw, raw.raw_announces(), options);
+    for (uint32_t i : session->wanted()) {
+      EXPECT_EQ(*WriteAndCommit(*session, i, raw.raw[i]), raw.objects[i].size()) << spec;
+    }
+    EXPECT_EQ(GetAll(this->store(), raw.ns(), raw.identities).objects, raw.objects) << spec;
+  }
+}
+
 TYPED_TEST(Conformance, ABlockThatCannotBeEncodedHarmsNoOther) {
   SampleChain chain(SampleLayout(), 2);
   PutOptions options;

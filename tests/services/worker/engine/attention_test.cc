@@ -98,14 +98,14 @@ TEST_P(OnCodes, EqualsPlainAttentionOverDecodedValues) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, OnCodes,
-    ::testing::Combine(::testing::Values("raw", "tq:k2v2", "tq:k4v4", "tq:k8v3,layers=1:k3v8"),
+    ::testing::Combine(::testing::Values("raw", "fp8", "tq:k2v2", "tq:k4v4", "tq:k8v3,layers=1:k3v8"),
                        ::testing::Values(0, 3, 100, 192, 700, 2500), ::testing::Values(1, 5, 130)));
 
 TEST(Attention, SeesRestoredBlocksOfMixedCodecsAndLevels) {
   const auto codec = SmallCodec();
   const auto tokens = SomeTokens(64 * 5 + 9);
   std::vector<std::unique_ptr<KvSequence>> sources;
-  for (const char* spec : {"tq:k4v4", "raw", "tq:k8v8", "tq:k3v3", "raw"}) {
+  for (const char* spec : {"tq:k4v4", "raw", "tq:k8v8", "tq:k3v3", "fp8"}) {
     sources.push_back(std::make_unique<KvSequence>(NewSequence(codec, Spec(spec))));
     Writer same;
     same.Append(*sources.back(), std::span(tokens).first(64 * 5));

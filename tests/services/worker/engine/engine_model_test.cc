@@ -239,6 +239,9 @@ TEST(EngineModel, RefusesOptionsItCanNotServe) {
   const absl::Status layer = load(model, "tq:k4v4,layers=30:k8v8", 0);
   EXPECT_EQ(layer.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(layer.message()), HasSubstr("layer 30"));
+  const absl::Status search = load(model, "tq_prod:k4v4", 0);
+  EXPECT_EQ(search.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(search.message()), HasSubstr("tq_prod:k4v4 is for vector search, not for attention"));
 }
 
 }  // namespace

@@ -71,7 +71,7 @@ TEST(KvSequence, NotANumberKeepsItsBlockRawAndOutOfTheStore) {
 }
 
 TEST(KvSequence, SinksStayExact) {
-  for (const char* spec : {"raw", "tq:k2v2"}) {
+  for (const char* spec : {"raw", "fp8", "tq:k2v2"}) {
     const auto codec = SmallCodec();
     const auto tokens = SomeTokens(300);
     KvSequence kv = NewSequence(codec, Spec(spec));
@@ -186,6 +186,17 @@ TEST_F(Forged, OnlyLevelBoundariesEndAnObject) {
   shorter->resize(reader->slices().ObjectBytes(1));
   EXPECT_TRUE(restored_->Restore(Block(1), shorter).ok()) << "two bits of a block are that block";
   EXPECT_EQ(restored_->pages()[1].codes->levels(), 1);
+}
+
+// tq_prod is never attended to, whoever stored it; fp8 beside tq is.
+TEST_F(Forged, OnlyCodecsForAttentionAreRestored) {
+  KvSequence search = NewSequence(codec_, Spec("tq_prod:k4v4")), bytes = NewSequence(codec_, Spec("fp8"));
+  writer_.Append(search, tokens_);
+  writer_.Append(bytes, tokens_);
+  const absl::Status status = restored_->Restore(Block(1), search.blocks()[1].object);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("layer 0 is coded as tq_prod"));
+  ExpectRefused(*search.blocks()[1].object, "tq_prod");
+  EXPECT_TRUE(restored_->Restore(Block(1), bytes.blocks()[1].object).ok());
 }
 
 TEST_F(Forged, WrongCallsAreRefusedByName) {
