@@ -1,14 +1,13 @@
 // The codec `tq_prod`: codes whose inner products are unbiased. For vector search; as keys of attention its
 // spread costs far more than the bias it removes.
 //
-// Per vector, with y = R·x (core/codec/rotation.h) and no mean, b bits a coordinate of which b−1 are an
-// index:
+// Per vector, with y = R·x (core/codec/rotation.h), no mean, and b bits a coordinate of which b−1 are an index:
 //   scale  = bf16 of ‖y‖/sqrt(d), the exact norm
 //   index  = cells of y·sqrt(d)/‖y‖ in the codebook of b−1 bits; c their centroids
 //   r      = y − scale·c; rest = bf16 of ‖r‖
 //   sign_j = whether (S·r)_j < 0, S a d × d matrix of independent standard normals, the same for all vectors
-//   ŷ      = scale·c + rest·κ·Sᵀσ,  σ_j = −1 where sign_j, else 1,  κ = sqrt(π/2)/d rounded to float;   x̂ =
-//   Rᵀ·ŷ
+//   ŷ      = scale·c + rest·κ·Sᵀσ,  σ_j = −1 where sign_j, else 1,  κ = sqrt(π/2)/d rounded to float
+//   x̂      = Rᵀ·ŷ
 //
 // Over the choice of S, E[sqrt(π/2)/d · ‖r‖ · Sᵀ sign(S·r)] = r, so E⟨q, x̂⟩ = ⟨q, x⟩ for every q (to bf16 of
 // ‖r‖), with variance ((π/2)·‖q‖²‖r‖² − ⟨q, r⟩²)/d.
