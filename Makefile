@@ -63,6 +63,10 @@ setup:
 build/build.ninja: CMakePresets.json | setup
 	@cmake --preset release
 
+.PHONY: gemma
+gemma: setup ## fetch Gemma 3 270M (253 MB, under Google's Gemma terms) into build/deps/gemma; its tests then run
+	@build/venv/bin/python cmake/setup/fetch_wheels.py build/deps gemma
+
 .PHONY: gpu
 gpu: setup ## build everything with the CUDA kernels, for sm_90, into build-gpu; needs no GPU
 	@build/venv/bin/python cmake/setup/fetch_cuda.py build/deps

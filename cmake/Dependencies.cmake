@@ -2,6 +2,7 @@
 # Makefile's set-up step) and the model that tests and `make serve` use.
 set(QUIRE_DEPS ${CMAKE_SOURCE_DIR}/build/deps CACHE PATH "Where set-up unpacked the torch and nvidia wheels and the model")
 set(QUIRE_MODEL ${QUIRE_DEPS}/model/SmolLM2-135M-Instruct.Q4_1.gguf CACHE FILEPATH "The model that tests run")
+set(QUIRE_GEMMA_MODEL ${QUIRE_DEPS}/gemma/gemma-3-270m-q4_k_m.gguf CACHE FILEPATH "A second model; where it is absent its tests are skipped")
 option(QUIRE_WITH_TORCH "Build the targets that use LibTorch" ON)
 
 find_package(Threads REQUIRED)

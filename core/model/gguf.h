@@ -1,5 +1,6 @@
-// GGUF version 2 and 3: a model's metadata and tensors, memory-mapped. Format: the GGUF specification of the ggml project.
-// A file is untrusted input: every size, offset, count and string is checked against the file before it is used.
+// GGUF version 2 and 3: a model's metadata and tensors, memory-mapped. Format: the GGUF specification of the
+// ggml project. A file is untrusted input: every size, offset, count and string is checked against the file
+// before it is used.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,19 @@
 
 namespace quire {
 
-enum class GgmlType : uint32_t { kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ8_0 = 8, kQ4_K = 12, kQ6_K = 14, kBF16 = 30 };
+enum class GgmlType : uint32_t {
+  kF32 = 0,
+  kF16 = 1,
+  kQ4_0 = 2,
+  kQ4_1 = 3,
+  kQ5_0 = 6,
+  kQ5_1 = 7,
+  kQ8_0 = 8,
+  kQ4_K = 12,
+  kQ5_K = 13,
+  kQ6_K = 14,
+  kBF16 = 30
+};
 
 struct GgufTensor {
   std::string name;
@@ -35,9 +48,10 @@ class GgufFile {
   using Array = std::variant<std::vector<int64_t>, std::vector<double>, std::vector<std::string>>;
   using Value = std::variant<int64_t, uint64_t, double, bool, std::string, Array>;
 
-  // NOT_FOUND (or another code of the file system), or INVALID_ARGUMENT naming what is wrong and the file offset; UNIMPLEMENTED
-  // naming a tensor and its type if ggml knows the type and GgmlType does not. Tensors do not overlap, so that all of them
-  // together are no larger than the file. The file must not shrink while it is mapped.
+  // NOT_FOUND (or another code of the file system), or INVALID_ARGUMENT naming what is wrong and the file
+  // offset; UNIMPLEMENTED naming a tensor and its type if ggml knows the type and GgmlType does not. Tensors
+  // do not overlap, so that all of them together are no larger than the file. The file must not shrink while
+  // it is mapped.
   static absl::StatusOr<std::shared_ptr<const GgufFile>> Open(const std::string& path);
   // The same from bytes that outlive the file object (tests, fuzzing).
   static absl::StatusOr<std::shared_ptr<const GgufFile>> Parse(Bytes bytes);
@@ -57,7 +71,8 @@ class GgufFile {
   const GgufTensor* Find(std::string_view name) const;  // null if absent
   std::span<const GgufTensor> tensors() const { return tensors_; }
   uint64_t parameters() const;  // elements of all tensors
-  // SHA-256 of the tensors' names, types, shapes and data: the model digest. Takes as long as reading the file.
+  // SHA-256 of the tensors' names, types, shapes and data: the model digest. Takes as long as reading the
+  // file.
   Digest WeightsDigest() const;
 
  private:

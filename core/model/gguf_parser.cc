@@ -64,11 +64,11 @@ std::string_view UnsupportedTypeName(uint32_t type) {
   static constexpr struct {
     uint32_t type;
     std::string_view name;
-  } kNames[] = {{6, "Q5_0"},   {7, "Q5_1"},    {9, "Q8_1"},     {10, "Q2_K"},   {11, "Q3_K"},
-                {13, "Q5_K"},  {15, "Q8_K"},   {16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"},
-                {19, "IQ1_S"}, {20, "IQ4_NL"}, {21, "IQ3_S"},   {22, "IQ2_S"},  {23, "IQ4_XS"},
-                {24, "I8"},    {25, "I16"},    {26, "I32"},     {27, "I64"},    {28, "F64"},
-                {29, "IQ1_M"}, {34, "TQ1_0"},  {35, "TQ2_0"},   {39, "MXFP4"}};
+  } kNames[] = {{9, "Q8_1"},    {10, "Q2_K"},    {11, "Q3_K"},  {15, "Q8_K"},   {16, "IQ2_XXS"},
+                {17, "IQ2_XS"}, {18, "IQ3_XXS"}, {19, "IQ1_S"}, {20, "IQ4_NL"}, {21, "IQ3_S"},
+                {22, "IQ2_S"},  {23, "IQ4_XS"},  {24, "I8"},    {25, "I16"},    {26, "I32"},
+                {27, "I64"},    {28, "F64"},     {29, "IQ1_M"}, {34, "TQ1_0"},  {35, "TQ2_0"},
+                {39, "MXFP4"}};
   for (const auto& entry : kNames) {
     if (entry.type == type) return entry.name;
   }
@@ -82,8 +82,11 @@ bool IsSupported(uint32_t type) {
     case GgmlType::kBF16:
     case GgmlType::kQ4_0:
     case GgmlType::kQ4_1:
+    case GgmlType::kQ5_0:
+    case GgmlType::kQ5_1:
     case GgmlType::kQ8_0:
     case GgmlType::kQ4_K:
+    case GgmlType::kQ5_K:
     case GgmlType::kQ6_K:
       return true;
   }
@@ -288,9 +291,9 @@ class Parser {
     if (!reader_.ok()) return EndsEarly(quoted);
     if (!IsSupported(type)) {
       if (std::string_view known = UnsupportedTypeName(type); !known.empty()) {
-        return absl::UnimplementedError(
-            absl::StrCat("GGUF: ", quoted, " has type ", std::string(known),
-                         ", which is not supported (F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q6_K are)"));
+        return absl::UnimplementedError(absl::StrCat(
+            "GGUF: ", quoted, " has type ", std::string(known),
+            ", which is not supported (F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K are)"));
       }
       return Error(absl::StrCat(quoted, " has unknown type ", type), at);
     }

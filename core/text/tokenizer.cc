@@ -28,6 +28,71 @@ std::vector<QuireTextSlice> Slices(std::span<const std::string> texts) {
   return out;
 }
 
+// What quire_text_tokenizer_new takes, and the memory behind it.
+struct VocabularyFields {
+  std::string model, pre = "default";
+  std::span<const std::string> tokens;
+  std::span<const int64_t> types;  // empty: all normal
+  std::span<const std::string> merges;
+  std::span<const double> scores;
+  std::optional<uint32_t> unknown;
+  bool space_prefix = true;
+
+  bool sentence_piece() const { return model == "llama"; }
+  absl::Status Read(const GgufFile& file);
+  absl::Status ReadSentencePiece(const GgufFile& file);
+
+  absl::Status CheckCount(std::string_view key, size_t count) const {
+    if (count == tokens.size()) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", std::string(key), "' has ", count, " entries for ", tokens.size(), " tokens"));
+  }
+};
+
+absl::Status VocabularyFields::Read(const GgufFile& file) {
+  QUIRE_ASSIGN_OR_RETURN(model, file.GetString("tokenizer.ggml.model"));
+  if (model != "gpt2" && model != "llama") {
+    return absl::UnimplementedError(absl::StrCat("tokenizer model '", model,
+                                                 "' is not supported, only 'gpt2' (byte-level BPE) and "
+                                                 "'llama' (SentencePiece BPE)"));
+  }
+  QUIRE_ASSIGN_OR_RETURN(tokens, file.GetStrings("tokenizer.ggml.tokens"));
+  if (file.Has("tokenizer.ggml.token_type")) {
+    QUIRE_ASSIGN_OR_RETURN(types, file.GetInts("tokenizer.ggml.token_type"));
+    QUIRE_RETURN_IF_ERROR(CheckCount("tokenizer.ggml.token_type", types.size()));
+  }
+  if (sentence_piece()) return ReadSentencePiece(file);
+  if (file.Has("tokenizer.ggml.pre")) {
+    QUIRE_ASSIGN_OR_RETURN(pre, file.GetString("tokenizer.ggml.pre"));
+  }
+  QUIRE_ASSIGN_OR_RETURN(merges, file.GetStrings("tokenizer.ggml.merges"));
+  return absl::OkStatus();
+}
+
+absl::Status VocabularyFields::ReadSentencePiece(const GgufFile& file) {
+  QUIRE_ASSIGN_OR_RETURN(scores, file.GetFloats("tokenizer.ggml.scores"));
+  QUIRE_RETURN_IF_ERROR(CheckCount("tokenizer.ggml.scores", scores.size()));
+  if (file.Has("tokenizer.ggml.unknown_token_id")) {
+    QUIRE_ASSIGN_OR_RETURN(uint64_t id, file.GetUint("tokenizer.ggml.unknown_token_id"));
+    if (id >= tokens.size()) {
+      return absl::InvalidArgumentError(absl::StrCat("'tokenizer.ggml.unknown_token_id' is ", id,
+                                                     ", the vocabulary has ", tokens.size(), " tokens"));
+    }
+    unknown = static_cast<uint32_t>(id);
+  }
+  if (file.Has("tokenizer.ggml.add_space_prefix")) {
+    QUIRE_ASSIGN_OR_RETURN(space_prefix, file.GetBool("tokenizer.ggml.add_space_prefix"));
+  }
+  // Both rewrite the text first, in ways of their own.
+  if (auto removes = file.GetBool("tokenizer.ggml.remove_extra_whitespaces"); removes.ok() && *removes) {
+    return absl::UnimplementedError("'tokenizer.ggml.remove_extra_whitespaces' = true is not supported");
+  }
+  if (file.Has("tokenizer.ggml.precompiled_charsmap")) {
+    return absl::UnimplementedError("'tokenizer.ggml.precompiled_charsmap' is not supported");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 struct Tokenizer::Impl {
@@ -38,50 +103,46 @@ struct Tokenizer::Impl {
   std::vector<uint32_t> end_tokens;
   size_t longest_token = 1;
   bool add_bos = false;
+  bool space_prefix = false;  // text that begins gets a space in front, which Decode takes away
 
   absl::Status ReadVocabulary(const GgufFile& file);
   absl::Status ReadSpecials(const GgufFile& file);
 };
 
 absl::Status Tokenizer::Impl::ReadVocabulary(const GgufFile& file) {
-  QUIRE_ASSIGN_OR_RETURN(std::string model, file.GetString("tokenizer.ggml.model"));
-  if (model != "gpt2") {
-    return absl::UnimplementedError(
-        absl::StrCat("tokenizer model '", model, "' is not supported, only 'gpt2' (byte-level BPE)"));
-  }
-  std::string pre = "default";
-  if (file.Has("tokenizer.ggml.pre")) {
-    QUIRE_ASSIGN_OR_RETURN(pre, file.GetString("tokenizer.ggml.pre"));
-  }
-  QUIRE_ASSIGN_OR_RETURN(std::span<const std::string> tokens, file.GetStrings("tokenizer.ggml.tokens"));
-  QUIRE_ASSIGN_OR_RETURN(std::span<const std::string> merges, file.GetStrings("tokenizer.ggml.merges"));
-  std::span<const int64_t> types;
-  if (file.Has("tokenizer.ggml.token_type")) {
-    QUIRE_ASSIGN_OR_RETURN(types, file.GetInts("tokenizer.ggml.token_type"));
-    if (types.size() != tokens.size()) {
-      return absl::InvalidArgumentError(absl::StrCat("'tokenizer.ggml.token_type' has ", types.size(),
-                                                     " entries for ", tokens.size(), " tokens"));
-    }
-  }
+  VocabularyFields fields;
+  QUIRE_RETURN_IF_ERROR(fields.Read(file));
+  const std::span<const std::string> tokens = fields.tokens;
   special.resize(tokens.size());
-  for (size_t id = 0; id < types.size(); ++id) {
-    special[id] = types[id] == kControlType || types[id] == kUnknownType;
-    if (special[id] || types[id] == kUserDefinedType)
-      added.try_emplace(tokens[id], static_cast<uint32_t>(id));
+  for (size_t id = 0; id < fields.types.size(); ++id) {
+    const int64_t type = fields.types[id];
+    special[id] = type == kControlType || type == kUnknownType;
+    if (special[id] || type == kUserDefinedType) added.try_emplace(tokens[id], static_cast<uint32_t>(id));
   }
-  std::vector<QuireTextSlice> token_slices = Slices(tokens), merge_slices = Slices(merges);
-  QuireTextVocabulary vocabulary{.pre = AsSlice(pre),
-                                 .tokens = token_slices.data(),
-                                 .types = types.empty() ? nullptr : types.data(),
-                                 .token_count = tokens.size(),
-                                 .merges = merge_slices.data(),
-                                 .merge_count = merges.size()};
+  std::vector<QuireTextSlice> token_slices = Slices(tokens), merge_slices = Slices(fields.merges);
+  QuireTextVocabulary vocabulary{
+      .model = AsSlice(fields.model),
+      .pre = AsSlice(fields.pre),
+      .tokens = token_slices.data(),
+      .types = fields.types.empty() ? nullptr : fields.types.data(),
+      .token_count = tokens.size(),
+      .merges = merge_slices.data(),
+      .merge_count = merge_slices.size(),
+      .scores = fields.scores.empty() ? nullptr : fields.scores.data(),
+      .unknown = fields.unknown ? int64_t{*fields.unknown} : int64_t{-1},
+      .space_prefix = fields.space_prefix,
+  };
   QuireTextTokenizer* made = nullptr;
   QuireTextBytes error{};
   QUIRE_RETURN_IF_ERROR(RustStatus(quire_text_tokenizer_new(&vocabulary, &made, &error), error));
   rust.reset(made);
+  space_prefix = fields.sentence_piece() && fields.space_prefix;
   for (uint32_t id = 0; id < tokens.size(); ++id) {
-    longest_token = std::max(longest_token, quire_text_token_bytes(made, id).size);
+    std::string_view bytes = AsStringView(quire_text_token_bytes(made, id));
+    // A space may have been U+2581 in the text, two bytes more.
+    size_t spaces =
+        fields.sentence_piece() ? static_cast<size_t>(std::count(bytes.begin(), bytes.end(), ' ')) : 0;
+    longest_token = std::max(longest_token, bytes.size() + 2 * spaces);
   }
   return absl::OkStatus();
 }
@@ -147,12 +208,16 @@ absl::StatusOr<std::vector<uint32_t>> Tokenizer::Encode(std::string_view text, b
 
 absl::StatusOr<std::string> Tokenizer::Decode(std::span<const uint32_t> tokens, bool skip_special) const {
   std::string out;
+  bool begins = impl_->space_prefix;
   for (uint32_t token : tokens) {
     if (token >= vocabulary()) {
       return absl::InvalidArgumentError(
           absl::StrCat("token ", token, " is outside the vocabulary of ", vocabulary(), " tokens"));
     }
-    if (!skip_special || !impl_->special[token]) out += TokenBytes(token);
+    std::string_view bytes = TokenBytes(token);
+    if (begins && bytes.starts_with(' ')) bytes.remove_prefix(1);
+    begins = impl_->space_prefix && impl_->special[token];
+    if (!skip_special || !impl_->special[token]) out += bytes;
   }
   return out;
 }

@@ -3,8 +3,8 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -19,6 +19,10 @@ constexpr int64_t kSpanRows = 512;      // see the header
 constexpr int64_t kQueryRows =
     32;  // query rows come in multiples of this, so that no product has a remainder of a few rows
 static_assert(kSpanRows % kBlockTokens == 0);
+constexpr int64_t kNowhere = std::numeric_limits<int64_t>::max();
+// What a query has left behind its window gets, instead of −infinity: a tile of which it sees nothing then
+// has a finite result, whose weight beside any other tile's is exactly 0.
+constexpr float kOutOfWindow = -1e30f;
 
 int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -52,11 +56,13 @@ class Accumulator {
 
 }  // namespace
 
-PageAttention::PageAttention(std::shared_ptr<const BlockCodec> codec, uint32_t query_heads)
+PageAttention::PageAttention(std::shared_ptr<const BlockCodec> codec, uint32_t query_heads,
+                             double score_scale)
     : codec_(std::move(codec)),
       query_heads_(query_heads),
       kv_heads_(codec_->part().heads()),
-      dim_(codec_->layout().layers.front().streams.front().dim) {
+      dim_(codec_->layout().layers.front().streams.front().dim),
+      score_scale_(score_scale) {
   at::Tensor columns = at::eye(dim_, at::kFloat);  // row i becomes R·e_i, R's column i
   for (int64_t i = 0; i < dim_; ++i) {
     float* row = columns.data_ptr<float>() + i * dim_;
@@ -78,8 +84,19 @@ void PageAttention::Tile::Add(uint32_t page, uint32_t count) {
   rows += count;
 }
 
+std::vector<int64_t> PageAttention::Tile::Positions(int64_t padded_rows) const {
+  std::vector<int64_t> positions(static_cast<size_t>(padded_rows), kNowhere);
+  if (sinks) std::iota(positions.begin(), positions.begin() + kMaxSinkTokens, int64_t{0});
+  for (const Span& span : spans) {
+    const auto at = positions.begin() + span.row;
+    std::iota(at, at + span.count, int64_t{span.page} * kBlockTokens);
+  }
+  positions.erase(positions.begin(), positions.begin() + skip);
+  return positions;
+}
+
 // The last tile is a direct one and ends with the queries' own tokens.
-std::vector<PageAttention::Tile> PageAttention::Plan(const KvSequence& kv, uint32_t layer) {
+std::vector<PageAttention::Tile> PageAttention::Plan(const KvSequence& kv, uint32_t layer, int64_t window) {
   std::vector<Tile> tiles;
   Tile rotated{}, direct{};
   rotated.rotated = true;
@@ -89,15 +106,22 @@ std::vector<PageAttention::Tile> PageAttention::Plan(const KvSequence& kv, uint3
     tile.rotated = tiles.back().rotated;
   };
   const std::span<const KvPage> pages = kv.pages();
+  const int64_t first_seen = window == 0 ? 0 : int64_t{kv.length()} - window + 1;
+  // One query alone needs no fixed spans.
+  const int64_t direct_step = kv.reserved_end() - kv.length() == 1 ? int64_t{kBlockTokens} : kSpanRows;
   for (uint32_t p = 0; p < pages.size(); ++p) {
     const uint32_t first = p * kBlockTokens;
+    const bool is_rotated =
+        pages[p].raw == nullptr && pages[p].codes->header().codecs[layer].codec == CodecId::kTq;
+    const int64_t step = is_rotated ? int64_t{kBlockTokens} : direct_step;
+    if (first / step * step + step <= first_seen) continue;
     // Direct rows that don't make whole spans (the raw window behind rotated codes) stay together.
     const bool whole = (direct.aligned && direct.rows == kSpanRows) || direct.rows >= 2 * kSpanRows;
     if (first % kSpanRows == 0 && first <= kv.length() && whole) flush(direct);
     const KvPage& page = pages[p];
     if (page.raw != nullptr) {
       direct.Add(p, std::min(kBlockTokens, kv.reserved_end() - first));
-    } else if (page.codes->header().codecs[layer].codec != CodecId::kTq) {
+    } else if (!is_rotated) {
       direct.Add(p, kBlockTokens);
     } else {
       if (p == 0) {
@@ -171,22 +195,32 @@ absl::Status PageAttention::Fill(const KvSequence& kv, uint32_t layer, const Til
   return absl::OkStatus();
 }
 
-const at::Tensor& PageAttention::Mask(int64_t n, int64_t query_rows, int64_t real_rows, int64_t rows) {
-  const std::array<int64_t, 3> key{n, real_rows, rows};
-  if (mask_.defined() && mask_key_ == key) return mask_;
-  mask_ = at::zeros({1, 1, query_rows, rows}, at::kFloat);
-  float* row = mask_.data_ptr<float>();
-  for (int64_t r = 0; r < query_rows; ++r, row += rows) {
-    std::fill(row + real_rows - n + r % n + 1, row + rows, -std::numeric_limits<float>::infinity());
+const at::Tensor& PageAttention::MaskOf(int64_t start, int64_t n, int64_t window, int64_t query_rows,
+                                        std::vector<int64_t> positions) {
+  if (!masks_.empty() && (masks_[0].start != start || masks_[0].n != n)) masks_.clear();
+  for (const Mask& mask : masks_) {
+    if (mask.window == window && mask.positions == positions) return mask.values;
   }
-  mask_key_ = key;
-  return mask_;
+  const int64_t rows = static_cast<int64_t>(positions.size());
+  at::Tensor values = at::zeros({1, 1, query_rows, rows}, at::kFloat);
+  float* row = values.data_ptr<float>();
+  for (int64_t r = 0; r < query_rows; ++r, row += rows) {
+    const int64_t position = start + r % n;
+    if (window > 0) {
+      const auto seen = std::upper_bound(positions.begin(), positions.end(), position - window);
+      std::fill(row, row + (seen - positions.begin()), kOutOfWindow);
+    }
+    const auto later = std::upper_bound(positions.begin(), positions.end(), position);
+    std::fill(row + (later - positions.begin()), row + rows, -std::numeric_limits<float>::infinity());
+  }
+  masks_.push_back({start, n, window, std::move(positions), std::move(values)});
+  return masks_.back().values;
 }
 
 absl::StatusOr<at::Tensor> PageAttention::Run(const KvSequence& kv, uint32_t layer, const at::Tensor& q) {
   const int64_t n = q.size(0), group_rows = query_heads_ / kv_heads_ * n;
   const int64_t query_rows = n == 1 ? group_rows : RoundUp(group_rows, kQueryRows);
-  const double scale = 1.0 / std::sqrt(static_cast<double>(dim_));
+  const int64_t start = kv.length(), window = codec_->layout().layers[layer].streams.front().sliding_window;
   // [1, KV heads, group · n and padding, d]: the queries of a group stand below each other and share one pass
   // over their KV head.
   at::Tensor plain =
@@ -194,7 +228,7 @@ absl::StatusOr<at::Tensor> PageAttention::Run(const KvSequence& kv, uint32_t lay
   if (query_rows > group_rows) plain = at::constant_pad_nd(plain, {0, 0, 0, query_rows - group_rows});
   at::Tensor rotated;
   Accumulator sum;
-  const std::vector<Tile> tiles = Plan(kv, layer);
+  const std::vector<Tile> tiles = Plan(kv, layer, window);
   for (const Tile& tile : tiles) {
     const bool own = n > 1 && &tile == &tiles.back();
     const int64_t rows = own && tile.aligned ? RoundUp(tile.rows, kSpanRows) : tile.rows;
@@ -212,10 +246,12 @@ absl::StatusOr<at::Tensor> PageAttention::Run(const KvSequence& kv, uint32_t lay
     };
     if (tile.rotated && !rotated.defined()) rotated = at::matmul(plain, rotation_.t());
     std::optional<at::Tensor> mask;
-    if (own) mask = Mask(n, query_rows, tile.rows, rows);
-    auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(tile.rotated ? rotated : plain,
-                                                                      seen(k_scratch_), seen(v_scratch_), 0.0,
-                                                                      /*is_causal=*/false, mask, scale);
+    std::vector<int64_t> positions = tile.Positions(rows);
+    const bool behind = window > 0 && positions.front() <= start + n - 1 - window;
+    if (own || behind) mask = MaskOf(start, n, window, query_rows, std::move(positions));
+    auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
+        tile.rotated ? rotated : plain, seen(k_scratch_), seen(v_scratch_), 0.0,
+        /*is_causal=*/false, mask, score_scale_);
     sum.Add(tile.rotated, out.reshape({kv_heads_, query_rows, dim_}), lse.reshape({kv_heads_, query_rows}));
   }
   // [KV heads, group · n, d] → [n, query heads · d]

@@ -9,11 +9,14 @@
 // and padded to that with masked rows, so that a query's sums run in an order that depends on its position
 // only. Hence with codec `raw` a restored prefix gives the very bits of a recomputed one, in whatever pieces
 // either was computed (of two or more tokens).
+//
+// In a layer with a sliding window a query sees the last `window` positions, its own among them. Pages that
+// no query sees are left out (direct ones by whole spans, as above), and what a query doesn't see of the rest
+// is masked.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -27,7 +30,8 @@ namespace quire::worker {
 // Has scratch: one call at a time. Torch's exceptions pass through.
 class PageAttention {
  public:
-  PageAttention(std::shared_ptr<const BlockCodec> codec, uint32_t query_heads);
+  // `score_scale`: what query · key is multiplied by.
+  PageAttention(std::shared_ptr<const BlockCodec> codec, uint32_t query_heads, double score_scale);
 
   // q: fp32 [n, query_heads, d], after RoPE, of the positions [kv.length(), kv.length() + n), whose K and V
   // are in `kv` already. Query head h reads KV head h / (query_heads / KV heads). Returns fp32 [n,
@@ -47,25 +51,34 @@ class PageAttention {
     int64_t rows = 0;
     std::vector<Span> spans;
     void Add(uint32_t page, uint32_t count);
+    // Of the rows [skip, rows), in ascending order; rows that the tile does not fill stand nowhere.
+    std::vector<int64_t> Positions(int64_t padded_rows) const;
+  };
+  // Additive, [1, 1, query rows, tile rows]: 0 where query row r (query r % n of a group) sees the tile's
+  // row.
+  struct Mask {
+    int64_t start, n, window;
+    std::vector<int64_t> positions;
+    at::Tensor values;
   };
 
-  static std::vector<Tile> Plan(const KvSequence& kv, uint32_t layer);
+  static std::vector<Tile> Plan(const KvSequence& kv, uint32_t layer, int64_t window);
   // Fills k and v [KV heads, rows, d], of which the tile may fill fewer; the rest becomes zero.
   absl::Status Fill(const KvSequence& kv, uint32_t layer, const Tile& tile, int64_t rows, float* k,
                     float* v) const;
   absl::Status FillRotated(const BlockReader& codes, uint32_t layer, uint32_t head, float* k, float* v) const;
   absl::Status FillDirect(const KvSequence& kv, uint32_t layer, const Span& span, int64_t rows, float* k,
                           float* v) const;
-  // [1, 1, query_rows, rows]: 0 where query row r (query r % n of a group) sees tile row c, else −infinity.
-  // The tile's last n real rows are the queries' own tokens.
-  const at::Tensor& Mask(int64_t n, int64_t query_rows, int64_t real_rows, int64_t rows);
+  // Of n queries from position `start` on; window 0: they see all before them.
+  const at::Tensor& MaskOf(int64_t start, int64_t n, int64_t window, int64_t query_rows,
+                           std::vector<int64_t> positions);
 
   const std::shared_ptr<const BlockCodec> codec_;
   const int64_t query_heads_, kv_heads_, dim_;
+  const double score_scale_;
   at::Tensor rotation_;               // R [d, d]: a row x becomes x·Rᵀ, and y goes back as y·R
   at::Tensor k_scratch_, v_scratch_;  // as long as the largest tile so far
-  at::Tensor mask_;                   // the last one: the same for all layers of a chunk
-  std::array<int64_t, 3> mask_key_{};
+  std::vector<Mask> masks_;           // of the last chunk: few, and the same for many of its layers
 };
 
 }  // namespace quire::worker

@@ -1,4 +1,4 @@
-// A decoder-only language model on LibTorch tensors; one implementation a family (llama.cc).
+// A decoder-only language model on LibTorch tensors; one implementation a family (llama.cc, gemma3.cc).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,8 +9,8 @@
 
 #include "absl/status/statusor.h"
 #include "core/block/object.h"
+#include "core/model/decoder_config.h"
 #include "core/model/gguf.h"
-#include "core/model/llama_config.h"
 #include "services/worker/engine/kv_sequence.h"
 
 namespace quire::worker {
@@ -30,10 +30,13 @@ class LanguageModel {
 // Fraction of the weights read so far, 0…1; called from several threads, one at a time.
 using WeightsProgress = std::function<void(double)>;
 
-// Expands all weights to fp32. `codec` is of config.KvLayout. INVALID_ARGUMENT naming a tensor that is
-// missing or has the wrong shape.
-absl::StatusOr<std::unique_ptr<LanguageModel>> LoadLlama(const GgufFile& file, const LlamaConfig& config,
+// Each expands all weights of its family to fp32. `codec` is of config.KvLayout. INVALID_ARGUMENT naming a
+// tensor that is missing or has the wrong shape.
+absl::StatusOr<std::unique_ptr<LanguageModel>> LoadLlama(const GgufFile& file, const DecoderConfig& config,
                                                          std::shared_ptr<const BlockCodec> codec,
                                                          const WeightsProgress& progress);
+absl::StatusOr<std::unique_ptr<LanguageModel>> LoadGemma3(const GgufFile& file, const DecoderConfig& config,
+                                                          std::shared_ptr<const BlockCodec> codec,
+                                                          const WeightsProgress& progress);
 
 }  // namespace quire::worker

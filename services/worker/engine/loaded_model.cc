@@ -40,7 +40,7 @@ absl::StatusOr<LoadedModel> LoadChecked(const std::string& path, int threads, ui
   SetThreads(threads);
   report("Opening model", 0);
   QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<const GgufFile> file, GgufFile::Open(path));
-  QUIRE_ASSIGN_OR_RETURN(LlamaConfig config, LlamaConfig::FromGguf(*file));
+  QUIRE_ASSIGN_OR_RETURN(DecoderConfig config, DecoderConfig::FromGguf(*file));
   const uint32_t context = max_context == 0 ? config.context : max_context;
   if (context > config.context) {
     return absl::InvalidArgumentError(
@@ -64,9 +64,9 @@ absl::StatusOr<LoadedModel> LoadChecked(const std::string& path, int threads, ui
   const Layout layout = config.KvLayout(digest);
   QUIRE_RETURN_IF_ERROR(layout.Validate());
   QUIRE_ASSIGN_OR_RETURN(loaded.codec, BlockCodec::Create(layout, Part::Whole(layout)));
-  QUIRE_ASSIGN_OR_RETURN(loaded.model, LoadLlama(*file, config, loaded.codec, [&](double fraction) {
-                           report("Reading weights", fraction);
-                         }));
+  const auto load = config.family == ModelFamily::kGemma3 ? LoadGemma3 : LoadLlama;
+  QUIRE_ASSIGN_OR_RETURN(loaded.model, load(*file, config, loaded.codec,
+                                            [&](double fraction) { report("Reading weights", fraction); }));
   loaded.info = {.name = config.name,
                  .architecture = config.architecture,
                  .model_digest = digest,

@@ -68,6 +68,14 @@ class GgufBuilder {
     for (int32_t v : values) w.Put(v);
     return Raw(key, kArray, payload);
   }
+  GgufBuilder& F32s(std::string_view key, const std::vector<float>& values) {
+    std::vector<uint8_t> payload;
+    ByteWriter w(&payload);
+    w.Put(uint32_t{kF32});
+    w.Put(uint64_t{values.size()});
+    for (float v : values) w.Put(v);
+    return Raw(key, kArray, payload);
+  }
 
   struct Tensor {
     std::string name;
@@ -163,6 +171,47 @@ inline GgufBuilder SmallLlama(std::string_view skip = "") {
   tensor("blk.0.ffn_up.weight", GgmlType::kBF16, {64, 32});
   tensor("blk.0.ffn_down.weight", GgmlType::kQ4_1, {32, 64});
   tensor("output_norm.weight", GgmlType::kF32, {32});
+  return b;
+}
+
+// A valid Gemma 3: 3 layers (every second one global), hidden 32, 2 heads and 1 KV head of 48 dimensions.
+inline GgufBuilder SmallGemma3(std::string_view skip = "") {
+  GgufBuilder b;
+  auto u32 = [&](std::string_view name, uint32_t v) {
+    if (name != skip) b.U32("gemma3." + std::string(name), v);
+  };
+  auto f32 = [&](std::string_view name, float v) {
+    if (name != skip) b.F32("gemma3." + std::string(name), v);
+  };
+  b.String("general.architecture", "gemma3").String("general.name", "small");
+  u32("block_count", 3);
+  u32("context_length", 128);
+  u32("embedding_length", 32);
+  u32("feed_forward_length", 64);
+  u32("attention.head_count", 2);
+  u32("attention.head_count_kv", 1);
+  u32("attention.key_length", 48);
+  u32("attention.value_length", 48);
+  u32("attention.sliding_window", 20);
+  u32("attention.sliding_window_pattern", 2);
+  f32("attention.layer_norm_rms_epsilon", 1e-6f);
+  f32("rope.freq_base", 1e6f);
+  auto tensor = [&](const std::string& name, const std::vector<uint64_t>& shape) {
+    if (name != skip) b.Zeros(name + ".weight", GgmlType::kF32, shape);
+  };
+  tensor("token_embd", {8, 32});
+  tensor("output_norm", {32});
+  for (int layer = 0; layer < 3; ++layer) {
+    const std::string p = "blk." + std::to_string(layer) + ".";
+    for (const char* norm : {"attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"})
+      tensor(p + norm, {32});
+    for (const char* norm : {"attn_q_norm", "attn_k_norm"}) tensor(p + norm, {48});
+    tensor(p + "attn_q", {96, 32});
+    for (const char* name : {"attn_k", "attn_v"}) tensor(p + name, {48, 32});
+    tensor(p + "attn_output", {32, 96});
+    for (const char* name : {"ffn_gate", "ffn_up"}) tensor(p + name, {64, 32});
+    tensor(p + "ffn_down", {32, 64});
+  }
   return b;
 }
 

@@ -8,7 +8,7 @@
 #include <new>
 #include <random>
 
-#include "core/model/llama_config.h"
+#include "core/model/decoder_config.h"
 #include "tests/core/model/gguf_builder.h"
 
 namespace {
@@ -54,7 +54,7 @@ bool Exercise(const std::vector<uint8_t>& bytes) {
     out.resize(tensor.elements());
     Dequantize(tensor.type, tensor.data, out);
   }
-  if (auto config = LlamaConfig::FromGguf(**file); config.ok())
+  if (auto config = DecoderConfig::FromGguf(**file); config.ok())
     (void)config->KvLayout((*file)->WeightsDigest());
   return true;
 }

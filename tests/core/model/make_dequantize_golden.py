@@ -18,10 +18,11 @@ SCALES = np.array([0.0, 6e-8, 3e-6, -0.0123, 1.5, 0.0417, -7.25, 0.1], dtype=np.
 
 # type: (bytes a block, offsets of its half-precision scales, blocks)
 LAYOUTS = {T.Q8_0: (34, [0], 8), T.Q4_0: (18, [0], 8), T.Q4_1: (20, [0, 2], 8), T.Q4_K: (144, [0, 2], 4), T.Q6_K: (210, [208], 4)}
+ADDED = {T.Q5_0: (22, [0], 8), T.Q5_1: (24, [0, 2], 8), T.Q5_K: (176, [0, 2], 4)}  # drawn last: the others stay as they were
 
 
-def quantized(kind):
-    size, offsets, blocks = LAYOUTS[kind]
+def quantized(kind, layout):
+    size, offsets, blocks = layout
     data = rng.integers(0, 256, (blocks, size), dtype=np.uint8)
     for row in range(blocks):
         for at in offsets:
@@ -37,9 +38,10 @@ def case(kind, data):
 def main():
     special = np.array([0, 0x8000, 1, 0x8001, 0x03FF, 0x0400, 0x3C00, 0x7BFF, 0x7C00, 0xFC00, 0x7E00, 0x7F80, 0xFF80, 0x3F80, 0x0080, 0x42F6], np.uint16)
     halves = np.concatenate([special, rng.integers(0, 0x7C00, 48, dtype=np.uint16)])
-    cases = [case(kind, quantized(kind)) for kind in LAYOUTS]
+    cases = [case(kind, quantized(kind, layout)) for kind, layout in LAYOUTS.items()]
     cases += [case(kind, halves.view(np.uint8)) for kind in (T.F16, T.BF16)]
     cases.append(case(T.F32, rng.standard_normal(32).astype(np.float32)))
+    cases += [case(kind, quantized(kind, layout)) for kind, layout in ADDED.items()]
     print("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]")
 
 

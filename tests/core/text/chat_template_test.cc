@@ -73,7 +73,7 @@ TEST_P(TemplateGolden, RendersAsJinja2Does) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Templates, TemplateGolden,
-                         testing::Values("model", "chatml", "instruct", "thinking", "tools"),
+                         testing::Values("model", "chatml", "instruct", "thinking", "tools", "turns"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(ChatTemplate, FromTheModelTakesItsSpecialTokens) {
@@ -160,7 +160,7 @@ TEST(ChatTemplate, LargeConversationsRender) {
   json messages = json::array();
   for (int i = 0; i < 2000; ++i)
     messages.push_back({{"role", i % 2 ? "assistant" : "user"}, {"content", std::string(4096, 'x')}});
-  for (std::string name : {"chatml", "instruct", "tools", "thinking"}) {
+  for (std::string name : {"chatml", "instruct", "tools", "thinking", "turns"}) {
     EXPECT_GE(Render(ReadFile("templates/" + name + ".jinja"), messages.dump()).size(), 2000u * 4096) << name;
   }
 }

@@ -1,8 +1,10 @@
 //! The C ABI that `quire_text.h` declares: conversions and the catching of panics, nothing else.
 
+mod byte_level;
 mod failure;
 mod json;
 mod pre_tokenizer;
+mod sentence_piece;
 mod template;
 mod tokenizer;
 
@@ -31,12 +33,16 @@ pub struct Owned<T> {
 
 #[repr(C)]
 pub struct Vocabulary {
+    model: Slice,
     pre: Slice,
     tokens: *const Slice,
     types: *const i64,
     token_count: usize,
     merges: *const Slice,
     merge_count: usize,
+    scores: *const f64,
+    unknown: i64,
+    space_prefix: i32,
 }
 
 impl Slice {
@@ -134,8 +140,17 @@ pub unsafe extern "C" fn quire_text_tokenizer_new(
         let tokens = texts("token", v.tokens, v.token_count)?;
         let merges = texts("merge", v.merges, v.merge_count)?;
         let types = if v.types.is_null() { None } else { Some(array(v.types, v.token_count)) };
-        let pre = v.pre.text("tokenizer.ggml.pre")?;
-        Ok(Box::into_raw(Box::new(Tokenizer::new(pre, &tokens, types, &merges)?)))
+        let scores = if v.scores.is_null() { None } else { Some(array(v.scores, v.token_count)) };
+        Ok(Box::into_raw(Box::new(Tokenizer::new(&tokenizer::Vocabulary {
+            model: v.model.text("tokenizer.ggml.model")?,
+            pre: v.pre.text("tokenizer.ggml.pre")?,
+            tokens: &tokens,
+            types,
+            merges: &merges,
+            scores,
+            unknown: u32::try_from(v.unknown).ok(),
+            space_prefix: v.space_prefix != 0,
+        })?)))
     })
 }
 

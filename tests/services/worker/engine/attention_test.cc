@@ -39,19 +39,20 @@ struct Seen {
   }
 };
 
-// Plain attention in double, one query head at a time.
-std::vector<double> Naive(const Seen& seen, const float* q, uint32_t query_head, uint32_t positions) {
+// Plain attention in double over the positions [first, positions), one query head at a time.
+std::vector<double> Naive(const Seen& seen, const float* q, uint32_t query_head, uint32_t first,
+                          uint32_t positions) {
   const uint32_t head = query_head / kGroup;
   std::vector<double> p(positions);
   double most = -1e300, sum = 0;
-  for (uint32_t t = 0; t < positions; ++t) {
+  for (uint32_t t = first; t < positions; ++t) {
     for (uint32_t c = 0; c < kDim; ++c)
       p[t] += static_cast<double>(q[c]) * seen.k[(t * kKvHeads + head) * kDim + c] / 8.0;
     most = std::max(most, p[t]);
   }
-  for (double& x : p) sum += x = std::exp(x - most);
+  for (uint32_t t = first; t < positions; ++t) sum += p[t] = std::exp(p[t] - most);
   std::vector<double> out(kDim);
-  for (uint32_t t = 0; t < positions; ++t) {
+  for (uint32_t t = first; t < positions; ++t) {
     for (uint32_t c = 0; c < kDim; ++c) out[c] += p[t] / sum * seen.v[(t * kKvHeads + head) * kDim + c];
   }
   return out;
@@ -66,10 +67,12 @@ void ExpectSameAsNaive(PageAttention& attention, const KvSequence& kv, const Wri
     ASSERT_EQ(out->sizes(), (std::vector<int64_t>{n, kQueryHeads * kDim}));
     const at::Tensor got = out->contiguous();
     const Seen seen(kv, writer, layer);
+    const uint32_t window = kv.codec().layout().layers[layer].streams[0].sliding_window;
     double worst = 0;
     for (uint32_t i = 0; i < n; i += std::max(1u, n / 5)) {
       for (uint32_t h = 0; h < kQueryHeads; ++h) {
-        const auto want = Naive(seen, q.data_ptr<float>() + (i * kQueryHeads + h) * kDim, h, start + i + 1);
+        const uint32_t end = start + i + 1, first = window == 0 || window > end ? 0 : end - window;
+        const auto want = Naive(seen, q.data_ptr<float>() + (i * kQueryHeads + h) * kDim, h, first, end);
         for (uint32_t c = 0; c < kDim; ++c) {
           worst =
               std::max(worst, std::abs(want[c] - got.data_ptr<float>()[(i * kQueryHeads + h) * kDim + c]));
@@ -92,7 +95,7 @@ TEST_P(OnCodes, EqualsPlainAttentionOverDecodedValues) {
   if (history > 0) writer.Append(kv, std::span(tokens).first(static_cast<size_t>(history)));
   ASSERT_TRUE(kv.Reserve(std::span(tokens).subspan(static_cast<size_t>(history))).ok());
   writer.Fill(kv);
-  PageAttention attention(codec, kQueryHeads);
+  PageAttention attention(codec, kQueryHeads, 1.0 / 8.0);
   ExpectSameAsNaive(attention, kv, writer);
 }
 
@@ -121,7 +124,7 @@ TEST(Attention, SeesRestoredBlocksOfMixedCodecsAndLevels) {
   writer.v.resize(writer.k.size());
   ASSERT_TRUE(kv.Reserve(std::span(tokens).subspan(64 * 5)).ok());
   writer.Fill(kv);
-  PageAttention attention(codec, kQueryHeads);
+  PageAttention attention(codec, kQueryHeads, 1.0 / 8.0);
   ExpectSameAsNaive(attention, kv, writer);
 }
 
@@ -133,9 +136,32 @@ TEST(Attention, SeesLongRawHistory) {
   writer.Append(kv, std::span(tokens).first(560));
   ASSERT_TRUE(kv.Reserve(std::span(tokens).subspan(560)).ok());
   writer.Fill(kv);
-  PageAttention attention(codec, kQueryHeads);
+  PageAttention attention(codec, kQueryHeads, 1.0 / 8.0);
   ExpectSameAsNaive(attention, kv, writer);
 }
+
+// Layer 1 sees a window, layer 0 everything: history, queries, window.
+class InWindow : public ::testing::TestWithParam<std::tuple<const char*, int, int, int>> {};
+
+TEST_P(InWindow, SeesTheLastPositionsOnly) {
+  const auto [spec, history, queries, window] = GetParam();
+  const auto codec = SmallCodec(static_cast<uint32_t>(window));
+  const auto tokens = SomeTokens(static_cast<size_t>(history + queries));
+  for (const KvSequence::Mode mode : {KvSequence::Mode::kServing, KvSequence::Mode::kEvaluation}) {
+    KvSequence kv = NewSequence(codec, Spec(spec), mode);
+    Writer writer;
+    if (history > 0) writer.Append(kv, std::span(tokens).first(static_cast<size_t>(history)));
+    ASSERT_TRUE(kv.Reserve(std::span(tokens).subspan(static_cast<size_t>(history))).ok());
+    writer.Fill(kv);
+    PageAttention attention(codec, kQueryHeads, 1.0 / 8.0);
+    ExpectSameAsNaive(attention, kv, writer);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, InWindow,
+                         ::testing::Combine(::testing::Values("raw", "tq:k8v3,layers=1:k3v8"),
+                                            ::testing::Values(66, 700, 2500), ::testing::Values(1, 130),
+                                            ::testing::Values(1, 100, 1000)));
 
 }  // namespace
 }  // namespace quire::worker

@@ -1,54 +1,19 @@
 // The uncompressed forward against golden_logits.bin, which golden_logits.py made with NumPy.
+#include "tests/services/worker/engine/golden_logits.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 
-#include "core/base/bytes.h"
 #include "services/worker/engine/evaluation.h"
 
 namespace quire::worker {
 namespace {
 
-std::string ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  EXPECT_TRUE(file.is_open()) << path;
-  return std::string((std::istreambuf_iterator<char>(file)), {});
-}
-
-struct Golden {
-  struct Top {
-    std::vector<uint32_t> ids;
-    std::vector<float> logits;
-  };
-  std::vector<uint32_t> tokens, rounded_top;
-  std::vector<Top> tops;
-
-  Golden() {
-    const std::string bytes = ReadFile(QUIRE_GOLDEN_LOGITS);
-    ByteReader reader(AsBytes(bytes));
-    EXPECT_EQ(AsString(reader.GetBytes(4)), "QGL1");
-    const uint32_t n = reader.Get<uint32_t>(), k = reader.Get<uint32_t>();
-    for (uint32_t i = 0; i < n; ++i) tokens.push_back(reader.Get<uint32_t>());
-    for (uint32_t i = 0; i < n; ++i) rounded_top.push_back(reader.Get<uint32_t>());
-    tops.resize(n);
-    for (Top& top : tops) {
-      for (uint32_t i = 0; i < k; ++i) top.ids.push_back(reader.Get<uint32_t>());
-      for (uint32_t i = 0; i < k; ++i) top.logits.push_back(reader.Get<float>());
-    }
-    EXPECT_TRUE(reader.ok() && reader.remaining() == 0);
-  }
-};
-
-uint32_t Best(std::span<const float> logits) {
-  return static_cast<uint32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
-
 TEST(GoldenLogits, UncompressedForwardAgreesWithNumPy) {
-  const Golden golden;
+  const GoldenLogits golden(QUIRE_GOLDEN_LOGITS);
   ASSERT_GE(golden.tokens.size(), 512u);
   auto evaluator = Evaluator::Load(std::getenv("QUIRE_MODEL"), 0, nullptr);
   ASSERT_TRUE(evaluator.ok()) << evaluator.status();
@@ -64,8 +29,8 @@ TEST(GoldenLogits, UncompressedForwardAgreesWithNumPy) {
       (*evaluator)
           ->ForEachPosition(golden.tokens, std::nullopt, [&](size_t position, std::span<const float> logits) {
             ++positions;
-            const Golden::Top& top = golden.tops[position];
-            same += Best(logits) == top.ids[0];
+            const GoldenLogits::Top& top = golden.tops[position];
+            same += BestToken(logits) == top.ids[0];
             for (size_t i = 0; i < top.ids.size(); ++i) {
               worst = std::max(worst, static_cast<double>(std::abs(logits[top.ids[i]] - top.logits[i])));
             }
@@ -82,7 +47,7 @@ TEST(GoldenLogits, UncompressedForwardAgreesWithNumPy) {
   status = (*evaluator)
                ->ForEachPosition(golden.tokens, *CodecSpec::Parse("raw"),
                                  [&](size_t position, std::span<const float> logits) {
-                                   same_rounded += Best(logits) == golden.rounded_top[position];
+                                   same_rounded += BestToken(logits) == golden.rounded_top[position];
                                  });
   ASSERT_TRUE(status.ok()) << status;
   std::printf("bf16 KV: top-1 %.3f %%\n", 100 * static_cast<double>(same_rounded) / n);

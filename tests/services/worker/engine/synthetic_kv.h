@@ -19,8 +19,10 @@ namespace quire::worker {
 
 inline constexpr uint32_t kLayers = 2, kKvHeads = 2, kDim = 64, kVocabulary = 1000;
 
-inline std::shared_ptr<const BlockCodec> SmallCodec() {
-  const Layout layout = Layout::Uniform(Digest{}, kLayers, kKvHeads, kDim);
+// `window`: the sliding window of layer 1.
+inline std::shared_ptr<const BlockCodec> SmallCodec(uint32_t window = 0) {
+  Layout layout = Layout::Uniform(Digest{}, kLayers, kKvHeads, kDim);
+  for (StreamLayout& stream : layout.layers[1].streams) stream.sliding_window = window;
   auto codec = BlockCodec::Create(layout, Part::Whole(layout));
   EXPECT_TRUE(codec.ok()) << codec.status();
   return *codec;

@@ -1,8 +1,9 @@
-#include "core/model/llama_config.h"
+#include "core/model/decoder_config.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdlib>
 
 #include "tests/core/model/gguf_builder.h"
@@ -12,11 +13,11 @@ namespace {
 
 using testing::HasSubstr;
 
-absl::StatusOr<LlamaConfig> Read(const GgufBuilder& builder) {
+absl::StatusOr<DecoderConfig> Read(const GgufBuilder& builder) {
   std::vector<uint8_t> bytes = builder.Build();
   auto file = GgufFile::Parse(bytes);
   if (!file.ok()) return file.status();
-  return LlamaConfig::FromGguf(**file);
+  return DecoderConfig::FromGguf(**file);
 }
 
 void ExpectRefused(const GgufBuilder& builder, absl::StatusCode code, const std::string& words) {
@@ -28,7 +29,7 @@ void ExpectRefused(const GgufBuilder& builder, absl::StatusCode code, const std:
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 constexpr auto kUnimplemented = absl::StatusCode::kUnimplemented;
 
-TEST(LlamaConfig, SmallModelWithDefaults) {
+TEST(DecoderConfig, SmallModelWithDefaults) {
   auto config = Read(SmallLlama());
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->name, "small");
@@ -44,7 +45,7 @@ TEST(LlamaConfig, SmallModelWithDefaults) {
   EXPECT_FALSE(Read(SmallLlama().Zeros("output.weight", GgmlType::kQ8_0, {8, 32}))->tied_output);
 }
 
-TEST(LlamaConfig, MissingKeysAndTensorsAreNamed) {
+TEST(DecoderConfig, MissingKeysAndTensorsAreNamed) {
   for (std::string key :
        {"llama.block_count", "llama.context_length", "llama.embedding_length", "llama.feed_forward_length",
         "llama.attention.head_count", "llama.attention.layer_norm_rms_epsilon", "token_embd.weight",
@@ -55,7 +56,7 @@ TEST(LlamaConfig, MissingKeysAndTensorsAreNamed) {
   }
 }
 
-TEST(LlamaConfig, WrongShapesAreNamed) {
+TEST(DecoderConfig, WrongShapesAreNamed) {
   GgufBuilder small = SmallLlama();
   for (size_t i = 0; i < small.tensors().size(); ++i) {
     GgufBuilder b = SmallLlama();
@@ -72,7 +73,7 @@ TEST(LlamaConfig, WrongShapesAreNamed) {
                 kInvalid, "tensor 'output_norm.weight' has shape [1, 32], wanted [32]");
 }
 
-TEST(LlamaConfig, ImpossibleValuesAreNamed) {
+TEST(DecoderConfig, ImpossibleValuesAreNamed) {
   ExpectRefused(SmallLlama("llama.block_count").U32("llama.block_count", 0), kInvalid,
                 "'llama.block_count' is 0");
   ExpectRefused(SmallLlama("llama.block_count").U32("llama.block_count", 5000), kInvalid,
@@ -96,7 +97,7 @@ TEST(LlamaConfig, ImpossibleValuesAreNamed) {
                 "has 8 tokens, the embedding has 9");
 }
 
-TEST(LlamaConfig, WhatIsNotSupportedIsRefusedByName) {
+TEST(DecoderConfig, WhatIsNotSupportedIsRefusedByName) {
   GgufBuilder qwen;
   qwen.String("general.architecture", "qwen2");
   ExpectRefused(qwen, kUnimplemented, "architecture 'qwen2'");
@@ -124,7 +125,7 @@ TEST(LlamaConfig, WhatIsNotSupportedIsRefusedByName) {
   EXPECT_TRUE(Read(SmallLlama().String("llama.rope.scaling.type", "none").U32("llama.expert_count", 0)).ok());
 }
 
-TEST(LlamaConfig, RopeStateHoldsWhateverChangesKeys) {
+TEST(DecoderConfig, RopeStateHoldsWhateverChangesKeys) {
   auto state = [](const GgufBuilder& b) { return Read(b)->KvLayout(Digest{}).rope_state; };
   std::string plain = state(SmallLlama());
   EXPECT_EQ(plain, "rope=adjacent;dims=16;base=10000;scaling=none;rms_epsilon=1e-05");
@@ -137,12 +138,62 @@ TEST(LlamaConfig, RopeStateHoldsWhateverChangesKeys) {
             plain);
 }
 
-TEST(LlamaConfig, RealModel) {
+TEST(DecoderConfig, Gemma3HasLocalAndGlobalLayers) {
+  auto config = Read(SmallGemma3());
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->family, ModelFamily::kGemma3);
+  EXPECT_EQ(config->head_dim, 48u);
+  EXPECT_EQ(config->rope_dims, 48u);
+  EXPECT_EQ(config->rope_base, 1e6f);
+  EXPECT_EQ(config->local_rope_base, 1e4f);
+  EXPECT_EQ(config->score_scale, 1 / std::sqrt(48.0));
+  EXPECT_TRUE(config->IsLocal(0));
+  EXPECT_FALSE(config->IsLocal(1));
+  EXPECT_TRUE(config->IsLocal(2));
+  Layout layout = config->KvLayout(Digest{});
+  EXPECT_TRUE(layout.Validate().ok()) << layout.Validate();
+  EXPECT_EQ(layout.rope_state, "rope=halves;dims=48;base=1e+06;local_base=10000;scaling=none;rms_epsilon=1e-06");
+  for (uint32_t layer : {0u, 1u, 2u}) {
+    for (const StreamLayout& stream : layout.layers[layer].streams)
+      EXPECT_EQ(stream.sliding_window, layer == 1 ? 0u : 20u);
+  }
+  // Where the file doesn't say, every sixth layer is global.
+  config = Read(SmallGemma3("attention.sliding_window_pattern"));
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_TRUE(config->IsLocal(1));
+  EXPECT_TRUE(config->IsLocal(4));
+  EXPECT_FALSE(config->IsLocal(5));
+}
+
+TEST(DecoderConfig, Gemma3ScalesPositionsOfGlobalLayersLinearly) {
+  GgufBuilder scaled = SmallGemma3();
+  scaled.String("gemma3.rope.scaling.type", "linear").F32("gemma3.rope.scaling.factor", 8.0f);
+  auto config = Read(scaled);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->rope_factor, 8.0f);
+  EXPECT_THAT(config->KvLayout(Digest{}).rope_state, HasSubstr(";scaling=linear:8;"));
+  ExpectRefused(SmallGemma3().String("gemma3.rope.scaling.type", "yarn"), kUnimplemented,
+                "'gemma3.rope.scaling.type' = yarn");
+}
+
+TEST(DecoderConfig, Gemma3NeedsItsOwnFieldsAndTensors) {
+  ExpectRefused(SmallGemma3("attention.sliding_window"), kInvalid,
+                "'gemma3.attention.sliding_window' is missing");
+  for (std::string name : {"attn_q_norm", "attn_k_norm", "post_attention_norm", "post_ffw_norm"}) {
+    ExpectRefused(SmallGemma3("blk.1." + name), kInvalid, "'blk.1." + name + ".weight' is missing");
+  }
+  ExpectRefused(SmallGemma3().F32("gemma3.final_logit_softcapping", 30.0f), kUnimplemented,
+                "'gemma3.final_logit_softcapping' = 30");
+  ExpectRefused(SmallLlama().Zeros("blk.0.attn_q_norm.weight", GgmlType::kF32, {16}), kUnimplemented,
+                "'blk.0.attn_q_norm.weight'");
+}
+
+TEST(DecoderConfig, RealModel) {
   const char* path = std::getenv("QUIRE_MODEL");
   ASSERT_NE(path, nullptr) << "ctest sets QUIRE_MODEL";
   auto file = GgufFile::Open(path);
   ASSERT_TRUE(file.ok()) << file.status();
-  auto config = LlamaConfig::FromGguf(**file);
+  auto config = DecoderConfig::FromGguf(**file);
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->layers, 30u);
   EXPECT_EQ(config->heads, 9u);
