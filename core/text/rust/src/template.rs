@@ -37,6 +37,8 @@ impl Template {
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", tojson);
+        // As in Python none is not iterable.
+        environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
         environment
             .add_template_owned(NAME, without_generation_tags(source)?)
             .map_err(|e| failure("does not parse", &e))?;
