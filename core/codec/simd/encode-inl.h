@@ -174,21 +174,22 @@ HWY_INLINE void FinishErrors(double tiny, CodingError* measured) {
 template <int kBits>
 HWY_NOINLINE int EncodeKeyBits(const EncodePass& pass, TqKey* out) {
   uint32_t dim = pass.tables->dim;
-  alignas(64) float energy[kTileTokens], inverse[kTileTokens], mean[kMaxCodecDim], scales[kTqLevels][kTileTokens] = {};
+  alignas(64) float energies[kTilesAtOnce][kTileTokens], inverse[kTileTokens], mean[kMaxCodecDim],
+      scales[kTqLevels][kTileTokens] = {};
   std::fill_n(mean, dim, 0.0f);
   out->measured = CodingError();
   for (uint32_t g = 0; g < kTiles; ++g) {
     PrepareTile(pass, g);
-    EnergyTile(dim, pass.y.at(g), pass.y.row, energy);
-    if (int bad = FirstNotFinite(pass.first_token, g, energy); bad >= 0) return bad;
-    for (float e : energy) out->measured.energy += e;  // a sink's is zero
-    AddChannelSums(dim, pass.y.at(g), pass.y.row, mean);
+    SumTile(dim, pass.y.at(g), pass.y.row, mean, energies[0]);
+    if (int bad = FirstNotFinite(pass.first_token, g, energies[0]); bad >= 0) return bad;
+    for (float e : energies[0]) out->measured.energy += e;  // a sink's is zero
   }
   RoundMean(dim, static_cast<float>(kTqTokens - pass.first_token), mean, out);
   double tiny = 0;  // what the vectors coded as zero lose
   TileSums sums;
   for (uint32_t g = 0; g < kTiles; ++g) {
-    RemoveMeanTile(dim, mean, pass.y.at(g), pass.y.row, energy);
+    if (g % kTilesAtOnce == 0) RemoveMeanOfTiles(dim, mean, pass.y, g, energies);
+    float* energy = energies[g % kTilesAtOnce];
     if (int bad = FirstNotFinite(pass.first_token, g, energy); bad >= 0) return bad;
     for (uint32_t i = 0; i < kTileTokens; ++i) {
       if (g * kTileTokens + i < pass.first_token) energy[i] = 0;
@@ -262,16 +263,20 @@ HWY_NOINLINE void ChooseValueScales(float largest, const float* wanted, TqValue*
 template <int kBits>
 HWY_NOINLINE int EncodeValueBits(const EncodePass& pass, TqValue* out) {
   uint32_t dim = pass.tables->dim;
-  alignas(64) float energy[kTileTokens], inverse[kTileTokens], wanted[kTqTokens];
+  alignas(64) float energies[kTilesAtOnce][kTileTokens], inverse[kTileTokens], wanted[kTqTokens];
   out->measured = CodingError();
   double tiny = 0;
   float largest = 0;
   TileSums sums;
   for (uint32_t g = 0; g < kTiles; ++g) {
-    PrepareTile(pass, g);
-    EnergyTile(dim, pass.y.at(g), pass.y.row, energy);
+    if (g % kTilesAtOnce == 0) {
+      for (uint32_t i = 0; i < kTilesAtOnce; ++i) PrepareTile(pass, g + i);
+      EnergyOfTiles(dim, pass.y, g, energies);
+    }
+    float* energy = energies[g % kTilesAtOnce];
     if (int bad = FirstNotFinite(pass.first_token, g, energy); bad >= 0) return bad;
-    for (float e : energy) {
+    for (uint32_t i = 0; i < kTileTokens; ++i) {
+      float e = energy[i];
       out->measured.energy += e;
       tiny += e < kTinyEnergy ? e : 0;
     }

@@ -93,9 +93,9 @@ struct HeadUnits {
 
 // Where the entries of eight lanes are, from the first lane's.
 struct LanePlaces {
-  size_t at[8];
+  alignas(32) int32_t at[8];
   LanePlaces(const uint32_t* steps, size_t each) {
-    for (size_t e = 0; e < 8; ++e) at[e] = steps[e] * each;
+    for (size_t e = 0; e < 8; ++e) at[e] = static_cast<int32_t>(steps[e] * each);
   }
   template <typename T, typename Value>
   HWY_INLINE void Scatter(const Value* HWY_RESTRICT values, size_t l, uint8_t* HWY_RESTRICT to) const {
@@ -122,6 +122,29 @@ HWY_INLINE void StorePairs(VU8 first, VU8 second, uint64_t* pairs) {
 }
 HWY_INLINE void LoadPairs(const uint64_t* pairs, VU8& first, VU8& second) {
   hn::LoadInterleaved2(DU8(), reinterpret_cast<const uint32_t*>(pairs), first, second);
+}
+
+// The word of every lane, and of lanes that have two words the first and the second. Gathered where the target is quick
+// at it; elsewhere by way of memory.
+HWY_INLINE VU8 GatherLanes(const LanePlaces& places, const uint8_t* from, size_t l) {
+  const DU8 d;
+  if constexpr (kLanes == 16) {
+    const hn::RebindToSigned<DU8> di;
+    return hn::GatherOffset(d, reinterpret_cast<const uint32_t*>(from), hn::Load(di, places.at + l));
+  }
+  alignas(32) uint32_t words[8];
+  places.Gather<uint32_t>(from, l, words);
+  return hn::Load(d, words);
+}
+HWY_INLINE void GatherLanePairs(const LanePlaces& places, const uint8_t* from, size_t l, VU8& first, VU8& second) {
+  if constexpr (kLanes == 16) {
+    first = GatherLanes(places, from, l);
+    second = GatherLanes(places, from + sizeof(uint32_t), l);
+    return;
+  }
+  alignas(32) uint64_t pairs[8];
+  places.Gather<uint64_t>(from, l, pairs);
+  LoadPairs(pairs, first, second);
 }
 
 // A lane's entry of section kUnits (4, 2, 1): bytes of T in a one-bit plane, twice that in the two-bit plane.
@@ -185,7 +208,6 @@ HWY_NOINLINE void UnpackSection(const HeadUnits& units, uint32_t unit, uint32_t 
   const size_t each = sizeof(Word) * per_lane;
   const LanePlaces places(units.steps(), each), crumb_places(units.steps(), 2 * each);
   alignas(32) uint32_t words[8];
-  alignas(32) uint64_t pairs[8];
   for (uint32_t m = 0; m < 4; ++m) {
     for (uint32_t block = 0; block < 4; ++block) {
       for (size_t l = 0; l < 8; l += kLanes8) {
@@ -194,21 +216,24 @@ HWY_NOINLINE void UnpackSection(const HeadUnits& units, uint32_t unit, uint32_t 
         const uint8_t* crumbs = planes[0] + crumbs_begin + 2 * (lane * each + index * sizeof(Word));
         if constexpr (kUnits == 4) {
           VU8 first, second;
-          crumb_places.Gather<uint64_t>(crumbs, l, pairs);
-          LoadPairs(pairs, first, second);
+          GatherLanePairs(crumb_places, crumbs, l, first, second);
           group.AddCrumbs(0, first);
           group.AddCrumbs(2, second);
         } else if constexpr (kUnits == 2) {
-          crumb_places.Gather<uint32_t>(crumbs, l, words);
-          group.AddCrumbs(0, hn::Load(d, words));
+          group.AddCrumbs(0, GatherLanes(crumb_places, crumbs, l));
         } else {
           crumb_places.Gather<uint16_t>(crumbs, l, words);
           group.AddCrumbs(0, Double4(hn::Load(d, words)));
         }
         for (int k = 0; k < kUnits; ++k) group.low[k] = hn::Zero(d);
         for (int p = 1; p < units.bits - 1; ++p) {
-          places.Gather<Word>(planes[p] + bits_begin + lane * each + index * sizeof(Word), l, words);
-          group.AddBits(p, Widen<kUnits>(hn::Load(d, words)));
+          const uint8_t* plane = planes[p] + bits_begin + lane * each + index * sizeof(Word);
+          if constexpr (kUnits == 4) {
+            group.AddBits(p, GatherLanes(places, plane, l));
+          } else {
+            places.Gather<Word>(plane, l, words);
+            group.AddBits(p, Widen<kUnits>(hn::Load(d, words)));
+          }
         }
         units.template StoreGroup<kUnits>(group, unit, m, block, l);
       }

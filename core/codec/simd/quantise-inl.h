@@ -208,59 +208,71 @@ HWY_NOINLINE void DequantiseTile(const QuantiserTables& tables, const uint32_t* 
   }
 }
 
-// Σ y² of each token.
-HWY_MAYBE_UNUSED static HWY_NOINLINE void EnergyTile(uint32_t dim, const float* HWY_RESTRICT y, size_t row, float* HWY_RESTRICT energy) {
+// How many tiles' sums go on side by side: a sum's additions wait for each other, and one vector of tokens is too few to
+// fill the time.
+inline constexpr uint32_t kTilesAtOnce = 2;
+
+// Σ y² of each token of `kTilesAtOnce` tiles from `first` on.
+HWY_MAYBE_UNUSED static HWY_NOINLINE void EnergyOfTiles(uint32_t dim, const Tiles& y, uint32_t first,
+                                                        float (*energy)[kTileTokens]) {
   const DF d;
-  VF sums[kTileTokens / kLanes];
-  for (VF& sum : sums) sum = hn::Zero(d);
-  for (uint32_t c = 0; c < dim; ++c) {
-    for (size_t v = 0; v < kTileTokens / kLanes; ++v) {
-      VF value = hn::LoadU(d, y + c * row + v * kLanes);
-      sums[v] = hn::Add(sums[v], hn::Mul(value, value));
+  for (size_t l = 0; l < kTileTokens; l += kLanes) {
+    VF sums[kTilesAtOnce];
+    for (VF& sum : sums) sum = hn::Zero(d);
+    for (uint32_t c = 0; c < dim; ++c) {
+      for (uint32_t i = 0; i < kTilesAtOnce; ++i) {
+        VF value = hn::LoadU(d, y.at(first + i) + c * y.row + l);
+        sums[i] = hn::Add(sums[i], hn::Mul(value, value));
+      }
     }
+    for (uint32_t i = 0; i < kTilesAtOnce; ++i) hn::StoreU(sums[i], d, energy[i] + l);
   }
-  for (size_t v = 0; v < kTileTokens / kLanes; ++v) hn::StoreU(sums[v], d, energy + v * kLanes);
 }
 
-// Adds the tile's tokens, in order, to each channel's sum.
-HWY_INLINE void AddChannelSumsOf(auto du, uint32_t first, uint32_t end, const float* HWY_RESTRICT y, size_t row,
-                                 float* HWY_RESTRICT sums) {
-  using D = decltype(du);
-  const hn::RebindToFloat<D> df;
-  constexpr size_t kN = hn::MaxLanes(D());
-  for (uint32_t c0 = first; c0 < end; c0 += kN) {
-    auto sum = hn::LoadU(df, sums + c0);
-    for (size_t t0 = 0; t0 < kTileTokens; t0 += kN) {
-      hn::Vec<D> r[kN];
+// Adds the tile's tokens, in order, to each channel's sum, and finds Σ y² of each token on the way.
+HWY_MAYBE_UNUSED static HWY_NOINLINE void SumTile(uint32_t dim, const float* HWY_RESTRICT y, size_t row,
+                                                  float* HWY_RESTRICT sums, float* HWY_RESTRICT energy) {
+  const DF d;
+  const DU du;
+  VF squares[kTileTokens / kLanes];
+  for (VF& square : squares) square = hn::Zero(d);
+  for (uint32_t c0 = 0; c0 < dim; c0 += kLanes) {
+    VF sum = hn::LoadU(d, sums + c0);
+    for (size_t t0 = 0; t0 < kTileTokens; t0 += kLanes) {
+      VU r[kLanes];
 #pragma GCC unroll 16
-      for (size_t k = 0; k < kN; ++k) r[k] = hn::BitCast(du, hn::LoadU(df, y + (c0 + k) * row + t0));
+      for (size_t k = 0; k < kLanes; ++k) {
+        VF value = hn::LoadU(d, y + (c0 + k) * row + t0);
+        squares[t0 / kLanes] = hn::Add(squares[t0 / kLanes], hn::Mul(value, value));
+        r[k] = hn::BitCast(du, value);
+      }
       TransposeLanes(du, r);
 #pragma GCC unroll 16
-      for (size_t k = 0; k < kN; ++k) sum = hn::Add(sum, hn::BitCast(df, r[k]));
+      for (size_t k = 0; k < kLanes; ++k) sum = hn::Add(sum, hn::BitCast(d, r[k]));
     }
-    hn::StoreU(sum, df, sums + c0);
+    hn::StoreU(sum, d, sums + c0);
   }
-}
-HWY_MAYBE_UNUSED static HWY_NOINLINE void AddChannelSums(uint32_t dim, const float* y, size_t row, float* sums) {
-  AddChannelSumsOf(DU(), 0, dim, y, row, sums);
+  for (size_t v = 0; v < kTileTokens / kLanes; ++v) hn::StoreU(squares[v], d, energy + v * kLanes);
 }
 
-// y −= mean, and the energies of what is left.
-HWY_MAYBE_UNUSED static HWY_NOINLINE void RemoveMeanTile(uint32_t dim, const float* HWY_RESTRICT mean, float* HWY_RESTRICT y, size_t row,
-                               float* HWY_RESTRICT energy) {
+// y −= mean for `kTilesAtOnce` tiles from `first` on, and the energies of what is left.
+HWY_MAYBE_UNUSED static HWY_NOINLINE void RemoveMeanOfTiles(uint32_t dim, const float* HWY_RESTRICT mean, const Tiles& y,
+                                                            uint32_t first, float (*energy)[kTileTokens]) {
   const DF d;
-  VF sums[kTileTokens / kLanes];
-  for (VF& sum : sums) sum = hn::Zero(d);
-  for (uint32_t c = 0; c < dim; ++c) {
-    VF by = hn::Set(d, mean[c]);
-    for (size_t v = 0; v < kTileTokens / kLanes; ++v) {
-      float* at = y + c * row + v * kLanes;
-      VF value = hn::Sub(hn::LoadU(d, at), by);
-      hn::StoreU(value, d, at);
-      sums[v] = hn::Add(sums[v], hn::Mul(value, value));
+  for (size_t l = 0; l < kTileTokens; l += kLanes) {
+    VF sums[kTilesAtOnce];
+    for (VF& sum : sums) sum = hn::Zero(d);
+    for (uint32_t c = 0; c < dim; ++c) {
+      VF by = hn::Set(d, mean[c]);
+      for (uint32_t i = 0; i < kTilesAtOnce; ++i) {
+        float* at = y.at(first + i) + c * y.row + l;
+        VF value = hn::Sub(hn::LoadU(d, at), by);
+        hn::StoreU(value, d, at);
+        sums[i] = hn::Add(sums[i], hn::Mul(value, value));
+      }
     }
+    for (uint32_t i = 0; i < kTilesAtOnce; ++i) hn::StoreU(sums[i], d, energy[i] + l);
   }
-  for (size_t v = 0; v < kTileTokens / kLanes; ++v) hn::StoreU(sums[v], d, energy + v * kLanes);
 }
 
 }  // namespace HWY_NAMESPACE
