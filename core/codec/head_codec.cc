@@ -9,8 +9,9 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/codec/head_codec.cc"
+// clang-format off: this one comes first, as it includes this file once for every target.
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
-
+// clang-format on
 #include "core/codec/simd/encode-inl.h"
 #include "core/codec/simd/planes-inl.h"
 
@@ -57,10 +58,11 @@ int EncodeValue(const EncodePass& pass, TqValue* out) {
 }
 
 template <int kBits>
-HWY_NOINLINE void IndexBits(const QuantiserTables& tables, const float* inverse, const Tiles& y, CodeWords* words) {
+HWY_NOINLINE void IndexBits(const QuantiserTables& tables, const float* inverse, const Tiles& y,
+                            CodeWords* words) {
   for (uint32_t g = 0; g < kTiles; ++g) {
-    IndexTile<kBits, Measure::kNothing>(tables, y.at(g), y.row, inverse + g * kTileTokens, words->high + g * kTileTokens,
-                                        words->low + g * kTileTokens, nullptr);
+    IndexTile<kBits, Measure::kNothing>(tables, y.at(g), y.row, inverse + g * kTileTokens,
+                                        words->high + g * kTileTokens, words->low + g * kTileTokens, nullptr);
   }
 }
 
@@ -89,6 +91,25 @@ void PackWords(FragmentOrder order, uint32_t dim, int bits, HeadWorkspace* work,
   PackHead(order, dim, bits, &work->words, &work->units, planes);
 }
 
+// Dequantises and makes the rotation's first pass, where there are registers enough to do both at once.
+template <int kBits, bool kMean>
+HWY_INLINE bool DequantiseMixing(const DecodePass& pass, uint32_t first, HeadWorkspace* work) {
+  if constexpr (kBits <= 4) {
+    const uint32_t* words = work->words.high + first;
+    if (FirstRadix(pass.rotation->power) == 8) {
+      DequantiseAndMix<kBits, kMean, 8>(*pass.tables, words, pass.scales + first, pass.mean, kTileTokens,
+                                        work->y);
+      return true;
+    }
+    if constexpr (kLanes == 16) {
+      DequantiseAndMix<kBits, kMean, 16>(*pass.tables, words, pass.scales + first, pass.mean, kTileTokens,
+                                         work->y);
+      return true;
+    }
+  }
+  return false;
+}
+
 template <int kBits, bool kMean>
 HWY_NOINLINE void DecodeTiles(const DecodePass& pass, HeadWorkspace* work) {
   uint32_t dim = pass.tables->dim;
@@ -96,11 +117,15 @@ HWY_NOINLINE void DecodeTiles(const DecodePass& pass, HeadWorkspace* work) {
     uint32_t first = g * kTileTokens;
     const uint8_t* const* next = g + 1 < kTiles ? pass.rows + first + kTileTokens : pass.next_rows;
     FetchQuarter(pass.dtype, next, dim, 0);
-    DequantiseTile<kBits, kMean>(*pass.tables, work->words.high + first, work->words.low + first, pass.scales + first,
-                                 pass.mean, kTileTokens, work->y);
+    bool mixing = pass.rotation != nullptr && DequantiseMixing<kBits, kMean>(pass, first, work);
+    if (!mixing) {
+      DequantiseTile<kBits, kMean>(*pass.tables, work->words.high + first, work->words.low + first,
+                                   pass.scales + first, pass.mean, kTileTokens, work->y);
+    }
     if (pass.rotation != nullptr) {
       FetchQuarter(pass.dtype, next, dim, 1);
-      MixTile(*pass.rotation, kTileTokens, nullptr, work->y);
+      mixing ? MixTile<true>(*pass.rotation, kTileTokens, nullptr, work->y)
+             : MixTile(*pass.rotation, kTileTokens, nullptr, work->y);
       FetchQuarter(pass.dtype, next, dim, 2);
       MixTile(*pass.rotation, kTileTokens, pass.rotation->middle, work->y);
       FetchQuarter(pass.dtype, next, dim, 3);
@@ -115,7 +140,8 @@ HWY_INLINE void DecodeBits(const DecodePass& pass, HeadWorkspace* work) {
 }
 
 void Decode(const DecodePass& pass, HeadWorkspace* work) {
-  for (size_t quarter = 0; quarter < 4; ++quarter) FetchQuarter(pass.dtype, pass.rows, pass.tables->dim, quarter);
+  for (size_t quarter = 0; quarter < 4; ++quarter)
+    FetchQuarter(pass.dtype, pass.rows, pass.tables->dim, quarter);
   UnpackHead(pass.order, pass.tables->dim, pass.kept, pass.planes, &work->words, &work->units);
   switch (pass.kept) {
     case 2:
@@ -166,7 +192,8 @@ EncodePass PassOf(const Codebook& book, int effort, uint32_t first_token, float*
   return pass;
 }
 
-// Whether nothing that comes of these can overflow or be a NaN: always, but in objects made to be decoded into nonsense.
+// Whether nothing that comes of these can overflow or be a NaN: always, but in objects made to be decoded
+// into nonsense.
 bool AllModest(const float* values, size_t n) {
   float largest = 0;
   for (size_t i = 0; i < n; ++i) largest += std::fabs(values[i]);
@@ -179,13 +206,15 @@ struct RowPointers {
     const auto* data = static_cast<const uint8_t*>(rows.data);
     ptrdiff_t bytes = rows.token_stride * static_cast<ptrdiff_t>(SizeOf(rows.dtype));
     for (uint32_t t = 0; t < count; ++t) {
-      at[t] = t < first_token ? reinterpret_cast<const uint8_t*>(kNoFlips) : data + static_cast<ptrdiff_t>(t) * bytes;
+      at[t] = t < first_token ? reinterpret_cast<const uint8_t*>(kNoFlips)
+                              : data + static_cast<ptrdiff_t>(t) * bytes;
     }
   }
 };
 
-EncodePass PassOf(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token, const HeadRows& rows,
-                  const RowPointers& pointers, const RowPointers* next, HeadWorkspace& work) {
+EncodePass PassOf(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token,
+                  const HeadRows& rows, const RowPointers& pointers, const RowPointers* next,
+                  HeadWorkspace& work) {
   return {&QuantiserTables::Of(book),
           effort,
           first_token,
@@ -206,7 +235,8 @@ int EncodeTqKey(const Codebook& book, int effort, uint32_t first_token, float* y
   return bad;
 }
 
-int EncodeTqValue(const Codebook& book, int effort, uint32_t first_token, float* y, float* work, TqValue* out) {
+int EncodeTqValue(const Codebook& book, int effort, uint32_t first_token, float* y, float* work,
+                  TqValue* out) {
   EncodePass pass = PassOf(book, effort, first_token, y);
   int bad = HWY_DYNAMIC_DISPATCH(EncodeValue)(pass, out);
   if (bad < 0) CodesFromWords(book.dim(), book.bits(), *pass.words, out->codes.data());
@@ -219,8 +249,8 @@ void TqIndex(const Codebook& book, const float* y, const float* inverse_scales, 
   CodesFromWords(book.dim(), book.bits(), *pass.words, codes);
 }
 
-int EncodeKeyHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token, const HeadRows& rows,
-                  TqKey* out, const PlanePointers& planes, const HeadRows* next) {
+int EncodeKeyHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token,
+                  const HeadRows& rows, TqKey* out, const PlanePointers& planes, const HeadRows* next) {
   HeadWorkspace& work = HeadWorkspace::OfThread();
   RowPointers pointers(rows, first_token);
   std::optional<RowPointers> next_pointers;
@@ -228,7 +258,8 @@ int EncodeKeyHead(const Rotation& rotation, const Codebook& book, int effort, ui
   EncodePass pass = PassOf(rotation, book, effort, first_token, rows, pointers,
                            next_pointers ? &*next_pointers : nullptr, work);
   int bad = HWY_DYNAMIC_DISPATCH(EncodeKey)(pass, out);
-  if (bad < 0) HWY_DYNAMIC_DISPATCH(PackWords)(FragmentOrder::kKey, book.dim(), book.bits(), &work, planes.data());
+  if (bad < 0)
+    HWY_DYNAMIC_DISPATCH(PackWords)(FragmentOrder::kKey, book.dim(), book.bits(), &work, planes.data());
   return bad;
 }
 
@@ -241,30 +272,34 @@ int EncodeValueHead(const Rotation& rotation, const Codebook& book, int effort, 
   EncodePass pass = PassOf(rotation, book, effort, first_token, rows, pointers,
                            next_pointers ? &*next_pointers : nullptr, work);
   int bad = HWY_DYNAMIC_DISPATCH(EncodeValue)(pass, out);
-  if (bad < 0) HWY_DYNAMIC_DISPATCH(PackWords)(FragmentOrder::kValue, book.dim(), book.bits(), &work, planes.data());
+  if (bad < 0)
+    HWY_DYNAMIC_DISPATCH(PackWords)(FragmentOrder::kValue, book.dim(), book.bits(), &work, planes.data());
   return bad;
 }
 
 void DecodeHead(const Rotation* rotation, const Codebook& book, int kept, FragmentOrder order,
-                const ConstPlanePointers& planes, const float* scales, const float* mean, uint32_t first_token,
-                const MutableHeadRows& rows, const MutableHeadRows* next) {
+                const ConstPlanePointers& planes, const float* scales, const float* mean,
+                uint32_t first_token, const MutableHeadRows& rows, const MutableHeadRows* next) {
   HeadWorkspace& work = HeadWorkspace::OfThread();
   uint8_t* pointers[kPlaneTokens];
   auto* data = static_cast<uint8_t*>(rows.data);
   ptrdiff_t bytes = rows.token_stride * static_cast<ptrdiff_t>(SizeOf(rows.dtype));
   for (uint32_t t = 0; t < kPlaneTokens; ++t) {
     // Sinks' rows end in working memory that nobody reads.
-    pointers[t] = t < first_token ? reinterpret_cast<uint8_t*>(work.units.high) : data + static_cast<ptrdiff_t>(t) * bytes;
+    pointers[t] = t < first_token ? reinterpret_cast<uint8_t*>(work.units.high)
+                                  : data + static_cast<ptrdiff_t>(t) * bytes;
   }
   std::optional<RowPointers> next_pointers;
-  if (next != nullptr) next_pointers.emplace(HeadRows{next->data, next->dtype, next->token_stride}, 0, kTileTokens);
+  if (next != nullptr)
+    next_pointers.emplace(HeadRows{next->data, next->dtype, next->token_stride}, 0, kTileTokens);
   RotationTables tables{};
   if (rotation != nullptr) tables = rotation->tables();
-  HWY_DYNAMIC_DISPATCH(Decode)({rotation != nullptr ? &tables : nullptr, &QuantiserTables::Of(book), kept, order,
-                                planes.data(), scales, mean, rotation != nullptr ? tables.flips : kNoFlips, rows.dtype,
-                                pointers, AllModest(scales, kPlaneTokens) && (mean == nullptr || AllModest(mean, book.dim())),
-                                next_pointers ? next_pointers->at : nullptr},
-                               &work);
+  HWY_DYNAMIC_DISPATCH(Decode)
+  ({rotation != nullptr ? &tables : nullptr, &QuantiserTables::Of(book), kept, order, planes.data(), scales,
+    mean, rotation != nullptr ? tables.flips : kNoFlips, rows.dtype, pointers,
+    AllModest(scales, kPlaneTokens) && (mean == nullptr || AllModest(mean, book.dim())),
+    next_pointers ? next_pointers->at : nullptr},
+   &work);
 }
 
 const char* CodecTargetName() { return HWY_DYNAMIC_DISPATCH(TargetName)(); }

@@ -37,8 +37,10 @@ HWY_MAYBE_UNUSED static HWY_NOINLINE void PrepareTile(const EncodePass& pass, ui
   }
 }
 
-// 1/rms of the tile's vectors that are coded, 0 for sinks and for vectors too small, whose columns and energies become 0.
-HWY_MAYBE_UNUSED static HWY_NOINLINE void NormaliseTile(const EncodePass& pass, uint32_t g, float* energy, float* inverse) {
+// 1/rms of the tile's vectors that are coded, 0 for sinks and for vectors too small, whose columns and
+// energies become 0.
+HWY_MAYBE_UNUSED static HWY_NOINLINE void NormaliseTile(const EncodePass& pass, uint32_t g, float* energy,
+                                                        float* inverse) {
   const DF d;
   VF root = hn::Set(d, std::sqrt(static_cast<float>(pass.tables->dim))), tiny = hn::Set(d, kTinyEnergy);
   bool all = pass.first_token <= g * kTileTokens;
@@ -60,7 +62,8 @@ HWY_MAYBE_UNUSED static HWY_NOINLINE void NormaliseTile(const EncodePass& pass, 
   }
 }
 
-// Indices of a tile, after `effort` alternations of least-squares scale and indices; then the sums that scales need.
+// Indices of a tile, after `effort` alternations of least-squares scale and indices; then the sums that
+// scales need.
 template <int kBits, Measure kMeasure>
 HWY_NOINLINE void CodeTile(const EncodePass& pass, uint32_t g, float* inverse, TileSums* sums) {
   const float* y = pass.y.at(g);
@@ -84,7 +87,8 @@ HWY_INLINE int FirstNotFinite(uint32_t first_token, uint32_t g, const float* ene
   return -1;
 }
 
-// The correction that brings `from` nearest to `wanted`, in steps; 0 where there is nothing to correct. And what it makes.
+// The correction that brings `from` nearest to `wanted`, in steps; 0 where there is nothing to correct. And
+// what it makes.
 HWY_INLINE VI CorrectionOf(VF wanted, VF from) {
   const DF d;
   VF off = hn::Mul(hn::Sub(hn::Div(wanted, from), hn::Set(d, 1.0f)), hn::Set(d, 1 / kCorrectionStep));
@@ -93,13 +97,15 @@ HWY_INLINE VI CorrectionOf(VF wanted, VF from) {
 }
 HWY_INLINE VF Corrected(VF scale, VI steps) {
   const DF d;
-  return hn::Mul(scale, hn::Add(hn::Set(d, 1.0f), hn::Mul(hn::ConvertTo(d, steps), hn::Set(d, kCorrectionStep))));
+  return hn::Mul(scale,
+                 hn::Add(hn::Set(d, 1.0f), hn::Mul(hn::ConvertTo(d, steps), hn::Set(d, kCorrectionStep))));
 }
 
-// The scale of every level of K for one tile: the unbiased one, bf16, then corrections towards each level's own.
+// The scale of every level of K for one tile: the unbiased one, bf16, then corrections towards each level's
+// own.
 template <int kBits>
-HWY_NOINLINE void KeyScalesOfTile(const EncodePass& pass, uint32_t g, const float* energy, const TileSums& sums, TqKey* out,
-                                float (*scales)[kTileTokens]) {
+HWY_NOINLINE void KeyScalesOfTile(const EncodePass& pass, uint32_t g, const float* energy,
+                                  const TileSums& sums, TqKey* out, float (*scales)[kTileTokens]) {
   const DF d;
   const DU du;
   const DI di;
@@ -167,7 +173,8 @@ HWY_INLINE void AddMisses(const TileSums& sums, CodingError* measured) {
 template <int kBits>
 HWY_INLINE void FinishErrors(double tiny, CodingError* measured) {
   for (int level = 0; level < kTqLevels; ++level) {
-    measured->error[level] = HasLevel(kBits, level) ? measured->error[level] + tiny : measured->error[level - 1];
+    measured->error[level] =
+        HasLevel(kBits, level) ? measured->error[level] + tiny : measured->error[level - 1];
   }
 }
 
@@ -206,14 +213,15 @@ HWY_NOINLINE int EncodeKeyBits(const EncodePass& pass, TqKey* out) {
   return -1;
 }
 
-// V's scales from the wanted ones, of which `largest` is the greatest: base, codes and, for level 3, corrections to *out;
-// the scales after level 0 and after level 3.
+// V's scales from the wanted ones, of which `largest` is the greatest: base, codes and, for level 3,
+// corrections to *out; the scales after level 0 and after level 3.
 //
-// A code is −16·log2(wanted/base), rounded. With both mantissas brought to a ratio in [1, 2), that is the exponent and the
-// number of 2^((2i+1)/32) below the ratio, so below is compared x with base·2^((2i+1)/32) rounded down to float: exact, as
-// no such product is a float.
+// A code is −16·log2(wanted/base), rounded. With both mantissas brought to a ratio in [1, 2), that is the
+// exponent and the number of 2^((2i+1)/32) below the ratio, so below is compared x with base·2^((2i+1)/32)
+// rounded down to float: exact, as no such product is a float.
 template <bool kCorrected>
-HWY_NOINLINE void ChooseValueScales(float largest, const float* wanted, TqValue* out, float* scales, float* corrected) {
+HWY_NOINLINE void ChooseValueScales(float largest, const float* wanted, TqValue* out, float* scales,
+                                    float* corrected) {
   const DF d;
   const DU du;
   const DI di;
@@ -238,7 +246,8 @@ HWY_NOINLINE void ChooseValueScales(float largest, const float* wanted, TqValue*
     x = hn::IfThenElse(less, hn::Add(x, x), x);
     VI one = hn::Set(di, 1), above = hn::Zero(di);
     exponent = hn::Sub(exponent, hn::IfThenElseZero(hn::RebindMask(di, less), one));
-    for (const VF& half : halves) above = hn::Add(above, hn::IfThenElseZero(hn::RebindMask(di, hn::Gt(x, half)), one));
+    for (const VF& half : halves)
+      above = hn::Add(above, hn::IfThenElseZero(hn::RebindMask(di, hn::Gt(x, half)), one));
     exponent = hn::Sub(hn::Set(di, static_cast<int32_t>(base_bits >> 23)), exponent);
     VI code = hn::Sub(hn::ShiftLeft<4>(exponent), above);
     code = hn::Min(hn::Max(code, hn::Zero(di)), hn::Set(di, kZeroScaleCode - 1));

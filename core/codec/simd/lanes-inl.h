@@ -52,8 +52,8 @@ HWY_INLINE VF Lookup(const float* table, VU index) {
   }
 }
 
-// table[word & 7] in every lane, of tables that hold their eight entries twice: what else a word holds does not matter to
-// the instruction, so nothing is masked off.
+// table[word & 7] in every lane, of tables that hold their eight entries twice: what else a word holds does
+// not matter to the instruction, so nothing is masked off.
 HWY_INLINE VF LookupMagnitude(const float* table, VU word) {
 #if HWY_TARGET == HWY_AVX3
   return VF{_mm512_permutexvar_ps(word.raw, hn::Load(DF(), table).raw)};

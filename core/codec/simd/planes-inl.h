@@ -12,7 +12,8 @@ HWY_BEFORE_NAMESPACE();
 namespace quire {
 namespace HWY_NAMESPACE {
 
-// One-bit plane p (1 = the first after the two-bit plane) is bit PlaneBit(p) of the high nibbles (p ≤ 2) or of the low ones.
+// One-bit plane p (1 = the first after the two-bit plane) is bit PlaneBit(p) of the high nibbles (p ≤ 2) or
+// of the low ones.
 constexpr int PlaneBit(int p) { return p <= 2 ? 2 - p : 6 - p; }
 
 // The words of up to four units of eight lanes.
@@ -67,7 +68,8 @@ struct HeadUnits {
   uint32_t lane(uint32_t m, uint32_t block) const { return LaneOf(order, m, block, 0); }
   // Lanes of the entries 0…7, from lane().
   const uint32_t* steps() const {
-    static constexpr uint32_t kKeySteps[8] = {0, 4, 8, 12, 16, 20, 24, 28}, kValueSteps[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+    static constexpr uint32_t kKeySteps[8] = {0, 4, 8, 12, 16, 20, 24, 28},
+                              kValueSteps[8] = {0, 4, 1, 5, 2, 6, 3, 7};
     return order == FragmentOrder::kKey ? kKeySteps : kValueSteps;
   }
 
@@ -82,7 +84,8 @@ struct HeadUnits {
     return group;
   }
   template <int kUnits>
-  HWY_INLINE void StoreGroup(const UnitGroup<kUnits>& group, uint32_t unit, uint32_t m, uint32_t block, size_t l) const {
+  HWY_INLINE void StoreGroup(const UnitGroup<kUnits>& group, uint32_t unit, uint32_t m, uint32_t block,
+                             size_t l) const {
     const DU8 d;
     for (int k = 0; k < kUnits; ++k) {
       hn::Store(group.high[k], d, high.At(unit + k, m, block) + l);
@@ -124,8 +127,8 @@ HWY_INLINE void LoadPairs(const uint64_t* pairs, VU8& first, VU8& second) {
   hn::LoadInterleaved2(DU8(), reinterpret_cast<const uint32_t*>(pairs), first, second);
 }
 
-// The word of every lane, and of lanes that have two words the first and the second. Gathered where the target is quick
-// at it; elsewhere by way of memory.
+// The word of every lane, and of lanes that have two words the first and the second. Gathered where the
+// target is quick at it; elsewhere by way of memory.
 HWY_INLINE VU8 GatherLanes(const LanePlaces& places, const uint8_t* from, size_t l) {
   const DU8 d;
   if constexpr (kLanes == 16) {
@@ -136,7 +139,8 @@ HWY_INLINE VU8 GatherLanes(const LanePlaces& places, const uint8_t* from, size_t
   places.Gather<uint32_t>(from, l, words);
   return hn::Load(d, words);
 }
-HWY_INLINE void GatherLanePairs(const LanePlaces& places, const uint8_t* from, size_t l, VU8& first, VU8& second) {
+HWY_INLINE void GatherLanePairs(const LanePlaces& places, const uint8_t* from, size_t l, VU8& first,
+                                VU8& second) {
   if constexpr (kLanes == 16) {
     first = GatherLanes(places, from, l);
     second = GatherLanes(places, from + sizeof(uint32_t), l);
@@ -149,7 +153,8 @@ HWY_INLINE void GatherLanePairs(const LanePlaces& places, const uint8_t* from, s
 
 // A lane's entry of section kUnits (4, 2, 1): bytes of T in a one-bit plane, twice that in the two-bit plane.
 template <int kUnits>
-using PlaneWord = std::conditional_t<kUnits == 4, uint32_t, std::conditional_t<kUnits == 2, uint16_t, uint8_t>>;
+using PlaneWord =
+    std::conditional_t<kUnits == 4, uint32_t, std::conditional_t<kUnits == 2, uint16_t, uint8_t>>;
 
 template <int kUnits>
 HWY_INLINE VU8 Narrow(VU8 bits) {
@@ -164,11 +169,11 @@ HWY_INLINE VU8 Widen(VU8 bits) {
   return Double4(Double2(bits));
 }
 
-// Units unit…unit + kUnits − 1 of all lanes; `index`-th of `per_lane` such groups of a lane, sections beginning at the
-// given offsets of the two-bit and the one-bit planes.
+// Units unit…unit + kUnits − 1 of all lanes; `index`-th of `per_lane` such groups of a lane, sections
+// beginning at the given offsets of the two-bit and the one-bit planes.
 template <int kUnits>
-HWY_NOINLINE void PackSection(const HeadUnits& units, uint32_t unit, uint32_t index, uint32_t per_lane, size_t crumbs_begin,
-                            size_t bits_begin, uint8_t* const* planes) {
+HWY_NOINLINE void PackSection(const HeadUnits& units, uint32_t unit, uint32_t index, uint32_t per_lane,
+                              size_t crumbs_begin, size_t bits_begin, uint8_t* const* planes) {
   using Word = PlaneWord<kUnits>;
   const DU8 d;
   const size_t each = sizeof(Word) * per_lane;
@@ -202,7 +207,7 @@ HWY_NOINLINE void PackSection(const HeadUnits& units, uint32_t unit, uint32_t in
 
 template <int kUnits>
 HWY_NOINLINE void UnpackSection(const HeadUnits& units, uint32_t unit, uint32_t index, uint32_t per_lane,
-                              size_t crumbs_begin, size_t bits_begin, const uint8_t* const* planes) {
+                                size_t crumbs_begin, size_t bits_begin, const uint8_t* const* planes) {
   using Word = PlaneWord<kUnits>;
   const DU8 d;
   const size_t each = sizeof(Word) * per_lane;
@@ -242,8 +247,9 @@ HWY_NOINLINE void UnpackSection(const HeadUnits& units, uint32_t unit, uint32_t 
 }
 
 // Words to planes; `units` is working memory.
-HWY_MAYBE_UNUSED static HWY_NOINLINE void PackHead(FragmentOrder order, uint32_t dim, int bits, CodeWords* words, CodeWords* units,
-                         uint8_t* const* planes) {
+HWY_MAYBE_UNUSED static HWY_NOINLINE void PackHead(FragmentOrder order, uint32_t dim, int bits,
+                                                   CodeWords* words, CodeWords* units,
+                                                   uint8_t* const* planes) {
   UnitsOfWords(order, dim, words->high, units->high);
   if (bits > 4) UnitsOfWords(order, dim, words->low, units->low);
   HeadUnits head(order, dim, bits, words, units);
@@ -254,8 +260,9 @@ HWY_MAYBE_UNUSED static HWY_NOINLINE void PackHead(FragmentOrder order, uint32_t
 }
 
 // The first kept − 1 planes as words of codes of `kept` bits.
-HWY_MAYBE_UNUSED static HWY_NOINLINE void UnpackHead(FragmentOrder order, uint32_t dim, int kept, const uint8_t* const* planes, CodeWords* words,
-                           CodeWords* units) {
+HWY_MAYBE_UNUSED static HWY_NOINLINE void UnpackHead(FragmentOrder order, uint32_t dim, int kept,
+                                                     const uint8_t* const* planes, CodeWords* words,
+                                                     CodeWords* units) {
   HeadUnits head(order, dim, kept, words, units);
   Sections at(dim);
   for (uint32_t f = 0; f < at.fours; ++f) UnpackSection<4>(head, 4 * f, f, at.fours, 0, 0, planes);

@@ -1,8 +1,9 @@
-// Per-target: the quantiser's passes over one tile of 16 tokens. A sum over channels runs in ascending order in each
-// token's own lane, one rounded product and one rounded addition at a time, so every vector width gives the same bits.
+// Per-target: the quantiser's passes over one tile of 16 tokens. A sum over channels runs in ascending order
+// in each token's own lane, one rounded product and one rounded addition at a time, so every vector width
+// gives the same bits.
 //
-// |y| and magnitudes stand for y and signed centroids: the sign of a code is y's, so products and squared differences are
-// the same.
+// |y| and magnitudes stand for y and signed centroids: the sign of a code is y's, so products and squared
+// differences are the same.
 #if defined(QUIRE_CORE_CODEC_SIMD_QUANTISE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef QUIRE_CORE_CODEC_SIMD_QUANTISE_INL_H_
 #undef QUIRE_CORE_CODEC_SIMD_QUANTISE_INL_H_
@@ -14,6 +15,7 @@
 
 #include "core/codec/quantiser_tables.h"
 #include "core/codec/simd/lanes-inl.h"
+#include "core/codec/simd/rotate-inl.h"
 #include "core/codec/tiles.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -32,7 +34,8 @@ struct TileSums {
 
 enum class Measure { kNothing, kAlongAllLevels, kAlongAndSquare };
 
-// How many levels' centroids are looked up by three bits of magnitude, and whether there is one more by all of them.
+// How many levels' centroids are looked up by three bits of magnitude, and whether there is one more by all
+// of them.
 constexpr int ShortLevels(int bits) { return std::min(bits, 4) - 1; }
 constexpr bool HasFullLevel(int bits) { return bits > 4; }
 constexpr int LastLevel(int bits) { return HasFullLevel(bits) ? 3 : ShortLevels(bits) - 1; }
@@ -41,12 +44,13 @@ constexpr int LastLevel(int bits) { return HasFullLevel(bits) ? 3 : ShortLevels(
 HWY_INLINE VU SetAbove(VU cell, VF z, VF threshold, uint32_t bit) {
   const DU du;
   auto above = hn::RebindMask(du, hn::Gt(z, threshold));
-  if constexpr (kLanes == 16) return hn::IfThenElse(above, hn::Or(cell, hn::Set(du, bit)), cell);  // one masked or
+  if constexpr (kLanes == 16)
+    return hn::IfThenElse(above, hn::Or(cell, hn::Set(du, bit)), cell);  // one masked or
   return hn::Or(cell, hn::IfThenElseZero(above, hn::Set(du, bit)));
 }
 
-// The number of thresholds less than z, by halving: kBits − 1 comparisons. Up to four bits it comes as the three bits of a
-// high nibble's magnitude, at their top.
+// The number of thresholds less than z, by halving: kBits − 1 comparisons. Up to four bits it comes as the
+// three bits of a high nibble's magnitude, at their top.
 template <int kBits>
 HWY_INLINE VU CellOf(const QuantiserTables& tables, VF z) {
   const DF d;
@@ -72,8 +76,8 @@ HWY_INLINE VU CellOf(const QuantiserTables& tables, VF z) {
 // Codes of y · inverse, as words, and sums of what they stand for.
 template <int kBits, Measure kMeasure>
 HWY_NOINLINE void IndexTile(const QuantiserTables& tables, const float* HWY_RESTRICT y, size_t row,
-                          const float* HWY_RESTRICT inverse, uint32_t* HWY_RESTRICT high, uint32_t* HWY_RESTRICT low,
-                          TileSums* sums) {
+                            const float* HWY_RESTRICT inverse, uint32_t* HWY_RESTRICT high,
+                            uint32_t* HWY_RESTRICT low, TileSums* sums) {
   const DF d;
   const DU du;
   for (size_t l = 0; l < kTileTokens; l += kLanes) {
@@ -85,11 +89,12 @@ HWY_NOINLINE void IndexTile(const QuantiserTables& tables, const float* HWY_REST
 #pragma GCC unroll kUnroll
       for (size_t j = 0; j < 8; ++j) {
         // −0 becomes +0: only what is less than 0 has a sign.
-        VF value = hn::Add(hn::LoadU(d, y + (8 * block + j) * row + l), hn::Zero(d)), magnitude = hn::Abs(value);
+        VF value = hn::Add(hn::LoadU(d, y + (8 * block + j) * row + l), hn::Zero(d)),
+           magnitude = hn::Abs(value);
         VU cell = CellOf<kBits>(tables, hn::Mul(magnitude, factor));
         VU sign = hn::And(hn::BitCast(du, value), hn::Set(du, 0x80000000u));
         // The code at the top of a word; nibbles move down as more come.
-        VU top = hn::ShiftLeft<kBits <= 4 ? 28 : 32 - kBits>(cell);
+        VU top = hn::ShiftLeft < kBits <= 4 ? 28 : 32 - kBits > (cell);
         if constexpr (kBits > 4) {
           VU rest = hn::And(top, hn::Set(du, 0x0FFFFFFFu));
           low_word = hn::Or(hn::ShiftRight<4>(low_word), hn::ShiftLeft<4>(rest));
@@ -100,7 +105,8 @@ HWY_NOINLINE void IndexTile(const QuantiserTables& tables, const float* HWY_REST
           VU three = kBits > 4 ? hn::ShiftRight<std::max(kBits - 4, 0)>(cell) : cell;
           if constexpr (kMeasure == Measure::kAlongAllLevels) {
             for (int level = 0; level < ShortLevels(kBits); ++level) {
-              along[level] = hn::Add(along[level], hn::Mul(magnitude, LookupMagnitude(tables.kept[level], three)));
+              along[level] =
+                  hn::Add(along[level], hn::Mul(magnitude, LookupMagnitude(tables.kept[level], three)));
             }
           }
           if constexpr (kMeasure == Measure::kAlongAndSquare || HasFullLevel(kBits)) {
@@ -112,7 +118,8 @@ HWY_NOINLINE void IndexTile(const QuantiserTables& tables, const float* HWY_REST
             }
             constexpr int kLast = LastLevel(kBits);
             along[kLast] = hn::Add(along[kLast], hn::Mul(magnitude, chosen));
-            if constexpr (kMeasure == Measure::kAlongAndSquare) square = hn::Add(square, hn::Mul(chosen, chosen));
+            if constexpr (kMeasure == Measure::kAlongAndSquare)
+              square = hn::Add(square, hn::Mul(chosen, chosen));
           }
         }
       }
@@ -137,8 +144,8 @@ HWY_INLINE VU WholeMagnitude(VU high, VU low) {
 // ‖y − scale·c‖² of each token after each level; scales [level][16].
 template <int kBits>
 HWY_NOINLINE void MissTile(const QuantiserTables& tables, const float* HWY_RESTRICT y, size_t row,
-                         const uint32_t* HWY_RESTRICT high, const uint32_t* HWY_RESTRICT low,
-                         const float (*HWY_RESTRICT scales)[kTileTokens], TileSums* sums) {
+                           const uint32_t* HWY_RESTRICT high, const uint32_t* HWY_RESTRICT low,
+                           const float (*HWY_RESTRICT scales)[kTileTokens], TileSums* sums) {
   const DF d;
   const DU du;
   for (size_t l = 0; l < kTileTokens; l += kLanes) {
@@ -157,7 +164,8 @@ HWY_NOINLINE void MissTile(const QuantiserTables& tables, const float* HWY_RESTR
           VF off = hn::Sub(magnitude, hn::Mul(scale[level], chosen));
           miss[level] = hn::Add(miss[level], hn::Mul(off, off));
         };
-        for (int level = 0; level < ShortLevels(kBits); ++level) add(level, LookupMagnitude(tables.kept[level], high_word));
+        for (int level = 0; level < ShortLevels(kBits); ++level)
+          add(level, LookupMagnitude(tables.kept[level], high_word));
         if constexpr (HasFullLevel(kBits)) {
           add(3, Lookup<size_t{1} << (kBits - 1)>(tables.full, WholeMagnitude<kBits>(high_word, low_word)));
           low_word = hn::ShiftRight<4>(low_word);
@@ -169,11 +177,26 @@ HWY_NOINLINE void MissTile(const QuantiserTables& tables, const float* HWY_RESTR
   }
 }
 
-// y = scale · centroid (+ mean) of codes of kBits kept bits (2…4 by the high nibble; more by both); mean [d] or null.
+// scale · magnitude with the sign of nibble 0 of `word`.
+HWY_INLINE VF Signed(VF magnitude, VU word, VF scale) {
+  const DU du;
+  VU sign = hn::And(hn::ShiftLeft<28>(word), hn::Set(du, 0x80000000u));
+  return hn::Mul(scale, hn::BitCast(DF(), hn::Or(hn::BitCast(du, magnitude), sign)));
+}
+// scale · centroid of nibble 0, codes of up to four bits: from the table of both signs by all four bits where
+// a vector holds it.
+template <int kBits>
+HWY_INLINE VF SignedCentroid(const float* table, const float* with_signs, VU word, VF scale) {
+  if constexpr (kLanes == 16) return hn::Mul(scale, LookupMagnitude(with_signs, word));
+  return Signed(LookupMagnitude(table, word), word, scale);
+}
+
+// y = scale · centroid (+ mean) of codes of kBits kept bits (2…4 by the high nibble; more by both); mean [d]
+// or null.
 template <int kBits, bool kMean>
 HWY_NOINLINE void DequantiseTile(const QuantiserTables& tables, const uint32_t* HWY_RESTRICT high,
-                               const uint32_t* HWY_RESTRICT low, const float* HWY_RESTRICT scales,
-                               const float* HWY_RESTRICT mean, size_t row, float* HWY_RESTRICT y) {
+                                 const uint32_t* HWY_RESTRICT low, const float* HWY_RESTRICT scales,
+                                 const float* HWY_RESTRICT mean, size_t row, float* HWY_RESTRICT y) {
   const DF d;
   const DU du;
   const float* table = kBits > 4 ? tables.full : tables.kept[kBits - 2];
@@ -187,17 +210,11 @@ HWY_NOINLINE void DequantiseTile(const QuantiserTables& tables, const uint32_t* 
       for (size_t j = 0; j < 8; ++j) {
         uint32_t c = 8 * block + j;
         VF value;
-        if constexpr (kBits <= 4 && kLanes == 16) {
-          value = hn::Mul(scale, LookupMagnitude(with_signs, high_word));  // by all four bits
+        if constexpr (kBits <= 4) {
+          value = SignedCentroid<kBits>(table, with_signs, high_word, scale);
         } else {
-          VF chosen;
-          if constexpr (kBits > 4) {
-            chosen = Lookup<size_t{1} << (kBits - 1)>(table, WholeMagnitude<kBits>(high_word, low_word));
-          } else {
-            chosen = LookupMagnitude(table, high_word);
-          }
-          VU sign = hn::And(hn::ShiftLeft<28>(high_word), hn::Set(du, 0x80000000u));
-          value = hn::Mul(scale, hn::BitCast(d, hn::Or(hn::BitCast(du, chosen), sign)));
+          value = Signed(Lookup<size_t{1} << (kBits - 1)>(table, WholeMagnitude<kBits>(high_word, low_word)),
+                         high_word, scale);
         }
         if constexpr (kMean) value = hn::Add(value, hn::Set(d, mean[c]));
         hn::StoreU(value, d, y + c * row + l);
@@ -208,8 +225,40 @@ HWY_NOINLINE void DequantiseTile(const QuantiserTables& tables, const uint32_t* 
   }
 }
 
-// How many tiles' sums go on side by side: a sum's additions wait for each other, and one vector of tokens is too few to
-// fill the time.
+// DequantiseTile for codes of up to four bits, with the butterflies of distances up to kRadix/2 made before a
+// value is stored for the first time.
+template <int kBits, bool kMean, size_t kRadix>
+HWY_NOINLINE void DequantiseAndMix(const QuantiserTables& tables, const uint32_t* HWY_RESTRICT high,
+                                   const float* HWY_RESTRICT scales, const float* HWY_RESTRICT mean,
+                                   size_t row, float* HWY_RESTRICT y) {
+  static_assert(kBits <= 4);
+  const DF d;
+  const float* table = tables.kept[kBits - 2];
+  const float* with_signs = tables.with_signs[kBits - 2];
+  for (size_t l = 0; l < kTileTokens; l += kLanes) {
+    VF scale = hn::LoadU(d, scales + l);
+    for (uint32_t c = 0; c < tables.dim; c += kRadix) {
+      VF v[kRadix];
+#pragma GCC unroll 2
+      for (size_t block = 0; block < kRadix / 8; ++block) {
+        VU word = hn::LoadU(DU(), high + (c / 8 + block) * kPlaneTokens + l);
+#pragma GCC unroll 8
+        for (size_t j = 0; j < 8; ++j) {
+          VF value = SignedCentroid<kBits>(table, with_signs, word, scale);
+          if constexpr (kMean) value = hn::Add(value, hn::Set(d, mean[c + 8 * block + j]));
+          v[8 * block + j] = value;
+          word = hn::ShiftRight<4>(word);
+        }
+      }
+      Butterflies<kRadix>(v);
+#pragma GCC unroll 16
+      for (size_t k = 0; k < kRadix; ++k) hn::StoreU(v[k], d, y + (c + k) * row + l);
+    }
+  }
+}
+
+// How many tiles' sums go on side by side: a sum's additions wait for each other, and one vector of tokens is
+// too few to fill the time.
 inline constexpr uint32_t kTilesAtOnce = 2;
 
 // Σ y² of each token of `kTilesAtOnce` tiles from `first` on.
@@ -219,9 +268,11 @@ HWY_MAYBE_UNUSED static HWY_NOINLINE void EnergyOfTiles(uint32_t dim, const Tile
   for (size_t l = 0; l < kTileTokens; l += kLanes) {
     VF sums[kTilesAtOnce];
     for (VF& sum : sums) sum = hn::Zero(d);
-    for (uint32_t c = 0; c < dim; ++c) {
+    const float* at = y.at(first) + l;
+    for (uint32_t c = 0; c < dim; ++c, at += y.row) {
+#pragma GCC unroll 2
       for (uint32_t i = 0; i < kTilesAtOnce; ++i) {
-        VF value = hn::LoadU(d, y.at(first + i) + c * y.row + l);
+        VF value = hn::LoadU(d, at + i * y.tile);
         sums[i] = hn::Add(sums[i], hn::Mul(value, value));
       }
     }
@@ -234,8 +285,14 @@ HWY_MAYBE_UNUSED static HWY_NOINLINE void SumTile(uint32_t dim, const float* HWY
                                                   float* HWY_RESTRICT sums, float* HWY_RESTRICT energy) {
   const DF d;
   const DU du;
+  // Beside the transposes where registers are many, else before them.
+  constexpr bool kBeside = kLanes == 16;
   VF squares[kTileTokens / kLanes];
   for (VF& square : squares) square = hn::Zero(d);
+  auto add = [&](size_t v, VF value) HWY_ATTR { squares[v] = hn::Add(squares[v], hn::Mul(value, value)); };
+  for (uint32_t c = 0; !kBeside && c < dim; ++c) {
+    for (size_t v = 0; v < kTileTokens / kLanes; ++v) add(v, hn::LoadU(d, y + c * row + v * kLanes));
+  }
   for (uint32_t c0 = 0; c0 < dim; c0 += kLanes) {
     VF sum = hn::LoadU(d, sums + c0);
     for (size_t t0 = 0; t0 < kTileTokens; t0 += kLanes) {
@@ -243,7 +300,7 @@ HWY_MAYBE_UNUSED static HWY_NOINLINE void SumTile(uint32_t dim, const float* HWY
 #pragma GCC unroll 16
       for (size_t k = 0; k < kLanes; ++k) {
         VF value = hn::LoadU(d, y + (c0 + k) * row + t0);
-        squares[t0 / kLanes] = hn::Add(squares[t0 / kLanes], hn::Mul(value, value));
+        if constexpr (kBeside) add(t0 / kLanes, value);
         r[k] = hn::BitCast(du, value);
       }
       TransposeLanes(du, r);
@@ -256,18 +313,20 @@ HWY_MAYBE_UNUSED static HWY_NOINLINE void SumTile(uint32_t dim, const float* HWY
 }
 
 // y −= mean for `kTilesAtOnce` tiles from `first` on, and the energies of what is left.
-HWY_MAYBE_UNUSED static HWY_NOINLINE void RemoveMeanOfTiles(uint32_t dim, const float* HWY_RESTRICT mean, const Tiles& y,
-                                                            uint32_t first, float (*energy)[kTileTokens]) {
+HWY_MAYBE_UNUSED static HWY_NOINLINE void RemoveMeanOfTiles(uint32_t dim, const float* HWY_RESTRICT mean,
+                                                            const Tiles& y, uint32_t first,
+                                                            float (*energy)[kTileTokens]) {
   const DF d;
   for (size_t l = 0; l < kTileTokens; l += kLanes) {
     VF sums[kTilesAtOnce];
     for (VF& sum : sums) sum = hn::Zero(d);
-    for (uint32_t c = 0; c < dim; ++c) {
+    float* at = y.at(first) + l;
+    for (uint32_t c = 0; c < dim; ++c, at += y.row) {
       VF by = hn::Set(d, mean[c]);
+#pragma GCC unroll 2
       for (uint32_t i = 0; i < kTilesAtOnce; ++i) {
-        float* at = y.at(first + i) + c * y.row + l;
-        VF value = hn::Sub(hn::LoadU(d, at), by);
-        hn::StoreU(value, d, at);
+        VF value = hn::Sub(hn::LoadU(d, at + i * y.tile), by);
+        hn::StoreU(value, d, at + i * y.tile);
         sums[i] = hn::Add(sums[i], hn::Mul(value, value));
       }
     }

@@ -1,5 +1,5 @@
-// Per-target: 16 rows of a strided tensor to a tile and back. Rows hold channels side by side, a tile tokens, so this is a
-// transpose; two 16-bit channels travel in one 32-bit lane.
+// Per-target: 16 rows of a strided tensor to a tile and back. Rows hold channels side by side, a tile tokens,
+// so this is a transpose; two 16-bit channels travel in one 32-bit lane.
 #if defined(QUIRE_CORE_CODEC_SIMD_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef QUIRE_CORE_CODEC_SIMD_ROWS_INL_H_
 #undef QUIRE_CORE_CODEC_SIMD_ROWS_INL_H_
@@ -16,8 +16,8 @@ HWY_BEFORE_NAMESPACE();
 namespace quire {
 namespace HWY_NAMESPACE {
 
-// Asks for a quarter of 16 rows, which lie apart and which no hardware prefetcher sees coming. A quarter at a time, between
-// steps of work, because a core has room for some ten misses only. rows: null for none.
+// Asks for a quarter of 16 rows, which lie apart and which no hardware prefetcher sees coming. A quarter at a
+// time, between steps of work, because a core has room for some ten misses only. rows: null for none.
 HWY_INLINE void FetchQuarter(DType type, const uint8_t* const* rows, uint32_t dim, size_t quarter) {
   if (rows == nullptr) return;
   size_t bytes = dim * SizeOf(type);
@@ -65,14 +65,15 @@ HWY_INLINE void LoadSpan(D d, const uint8_t* const* HWY_RESTRICT rows, uint32_t 
 
 // Whole vectors of channels as wide as the target has them, a rest of sixteen 16-bit channels in halves.
 template <DType kType>
-HWY_INLINE void LoadRows(const uint8_t* const* rows, uint32_t dim, const uint32_t* flips, size_t row, float* y) {
+HWY_INLINE void LoadRows(const uint8_t* const* rows, uint32_t dim, const uint32_t* flips, size_t row,
+                         float* y) {
   uint32_t wide = kType == DType::kF32 ? dim : dim / 32 * 32;
   LoadSpan<kType>(DU(), rows, 0, wide, flips, row, y);
   LoadSpan<kType>(DU8(), rows, wide, dim, flips, row, y);
 }
 
-HWY_MAYBE_UNUSED static HWY_NOINLINE void LoadTile(DType type, const uint8_t* const* rows, uint32_t dim, const uint32_t* flips, size_t row,
-                         float* y) {
+HWY_MAYBE_UNUSED static HWY_NOINLINE void LoadTile(DType type, const uint8_t* const* rows, uint32_t dim,
+                                                   const uint32_t* flips, size_t row, float* y) {
   switch (type) {
     case DType::kBf16:
       return LoadRows<DType::kBf16>(rows, dim, flips, row, y);
@@ -106,8 +107,9 @@ HWY_INLINE void StoreSpan(D d, const float* HWY_RESTRICT y, size_t row, uint32_t
         } else if constexpr (kType == DType::kBf16) {
           const hn::Repartition<uint16_t, D> d16;
           V even = RoundToBf16<kFinite>(d, hn::BitCast(df, get(c))),
-              odd = RoundToBf16<kFinite>(d, hn::BitCast(df, get(c + 1)));
-          r[k] = hn::BitCast(d, hn::OddEven(hn::BitCast(d16, odd), hn::BitCast(d16, hn::ShiftRight<16>(even))));
+            odd = RoundToBf16<kFinite>(d, hn::BitCast(df, get(c + 1)));
+          r[k] =
+              hn::BitCast(d, hn::OddEven(hn::BitCast(d16, odd), hn::BitCast(d16, hn::ShiftRight<16>(even))));
         } else {
           r[k] = hn::Or(F32ToF16Bits(d, get(c)), hn::ShiftLeft<16>(F32ToF16Bits(d, get(c + 1))));
         }
@@ -122,14 +124,16 @@ HWY_INLINE void StoreSpan(D d, const float* HWY_RESTRICT y, size_t row, uint32_t
 }
 
 template <DType kType, bool kFinite>
-HWY_INLINE void StoreRows(const float* y, size_t row, uint32_t dim, const uint32_t* flips, uint8_t* const* rows) {
+HWY_INLINE void StoreRows(const float* y, size_t row, uint32_t dim, const uint32_t* flips,
+                          uint8_t* const* rows) {
   uint32_t wide = kType == DType::kF32 ? dim : dim / 32 * 32;
   StoreSpan<kType, kFinite>(DU(), y, row, 0, wide, flips, rows);
   StoreSpan<kType, kFinite>(DU8(), y, row, wide, dim, flips, rows);
 }
 
-HWY_MAYBE_UNUSED static HWY_NOINLINE void StoreTile(DType type, const float* y, size_t row, uint32_t dim, const uint32_t* flips,
-                          uint8_t* const* rows, bool finite) {
+HWY_MAYBE_UNUSED static HWY_NOINLINE void StoreTile(DType type, const float* y, size_t row, uint32_t dim,
+                                                    const uint32_t* flips, uint8_t* const* rows,
+                                                    bool finite) {
   switch (type) {
     case DType::kBf16:
       return finite ? StoreRows<DType::kBf16, true>(y, row, dim, flips, rows)

@@ -47,7 +47,8 @@ HWY_INLINE VU8 SwapNibbles(VU8 x) {
   return hn::BitCast(d, hn::Xor(wide, hn::Xor(moved, hn::ShiftLeft<28>(moved))));
 }
 
-// Words of tokens 16m + {0…7} and 16m + {8…15}, eight channels each, to the two value units that hold them, and back.
+// Words of tokens 16m + {0…7} and 16m + {8…15}, eight channels each, to the two value units that hold them,
+// and back.
 HWY_INLINE void ValueUnitsOfWords(VU8& a, VU8& b) {
   SwapBytes(a, b);
   a = SwapNibbles(a);
@@ -61,9 +62,9 @@ HWY_INLINE void WordsOfValueUnits(VU8& a, VU8& b) {
   SwapBytes(a, b);
 }
 
-// Calls visit(word a, word b, unit a, unit b) with pointers to eight words each, for all pairs of vectors whose words and
-// units are not the same vectors (whole tiles of K: there a unit is a word). Words are of one nibble; step(a, b) turns
-// them into each other.
+// Calls visit(word a, word b, unit a, unit b) with pointers to eight words each, for all pairs of vectors
+// whose words and units are not the same vectors (whole tiles of K: there a unit is a word). Words are of one
+// nibble; step(a, b) turns them into each other.
 template <typename Visit>
 HWY_INLINE void ForEachValuePair(uint32_t dim, uint32_t* words, uint32_t* units, Visit visit) {
   uint32_t whole = dim / 32, count = dim / 16;
@@ -89,7 +90,8 @@ HWY_INLINE void ForEachKeyTailPair(uint32_t dim, uint32_t* words, uint32_t* unit
   }
 }
 
-HWY_MAYBE_UNUSED static HWY_NOINLINE void UnitsOfWords(FragmentOrder order, uint32_t dim, uint32_t* words, uint32_t* units) {
+HWY_MAYBE_UNUSED static HWY_NOINLINE void UnitsOfWords(FragmentOrder order, uint32_t dim, uint32_t* words,
+                                                       uint32_t* units) {
   const DU8 d;
   if (order == FragmentOrder::kKey && dim % 32 == 0) return;
   auto convert = [&](auto turn) {
@@ -109,7 +111,8 @@ HWY_MAYBE_UNUSED static HWY_NOINLINE void UnitsOfWords(FragmentOrder order, uint
   }
 }
 
-HWY_MAYBE_UNUSED static HWY_NOINLINE void WordsOfUnits(FragmentOrder order, uint32_t dim, uint32_t* words, uint32_t* units) {
+HWY_MAYBE_UNUSED static HWY_NOINLINE void WordsOfUnits(FragmentOrder order, uint32_t dim, uint32_t* words,
+                                                       uint32_t* units) {
   const DU8 d;
   if (order == FragmentOrder::kKey && dim % 32 == 0) return;
   auto convert = [&](auto turn) {
@@ -129,7 +132,8 @@ HWY_MAYBE_UNUSED static HWY_NOINLINE void WordsOfUnits(FragmentOrder order, uint
   }
 }
 
-// Where the eight words of (unit, m, block) stand: whole tiles of K in the words themselves, all else among the units.
+// Where the eight words of (unit, m, block) stand: whole tiles of K in the words themselves, all else among
+// the units.
 class UnitPlaces {
  public:
   UnitPlaces(FragmentOrder order, uint32_t dim, uint32_t* words, uint32_t* units)
