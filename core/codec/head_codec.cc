@@ -9,9 +9,8 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/codec/head_codec.cc"
-// clang-format off: this one comes first, as it includes this file once for every target.
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
-// clang-format on
+
 #include "core/codec/simd/encode-inl.h"
 #include "core/codec/simd/planes-inl.h"
 

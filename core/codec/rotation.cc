@@ -52,7 +52,7 @@ namespace {
 void Hadamard(uint32_t rows, float* x) {
   for (uint32_t h = 1; h < rows; h *= 2) {
     for (uint32_t base = 0; base < rows; base += 2 * h) {
-      float *__restrict a = x + base, *__restrict b = a + h;
+      float* __restrict a = x + base, * __restrict b = a + h;
       for (uint32_t i = 0; i < h; ++i) {
         float sum = a[i] + b[i], difference = a[i] - b[i];
         a[i] = sum;
@@ -73,7 +73,9 @@ void Signs(const std::vector<uint32_t>& flips, float* signs) {
 Rotation::Rotation(uint32_t dim, uint64_t seed)
     : dim_(dim), power_(1u << std::countr_zero(dim)), odd_(dim / power_), hartley_(size_t{odd_} * odd_) {
   CounterWords words(seed + kGoldenGamma);
-  auto negative = [&](uint64_t round, uint32_t i) { return (words.at(16 * round + i / 64) >> (i % 64) & 1) != 0; };
+  auto negative = [&](uint64_t round, uint32_t i) {
+    return (words.at(16 * round + i / 64) >> (i % 64) & 1) != 0;
+  };
   for (uint32_t i = 0; i < dim; ++i) {
     flips_.push_back(negative(0, i) ? 0x80000000u : 0);
     middle_.push_back((negative(1, i) ? -1.0f : 1.0f) / static_cast<float>(power_));
