@@ -298,6 +298,7 @@ TEST(RopeBias, OfAFastPairIsPaidInFull) {
       }
       // One direction under one rotation, not many: what that direction's cells happen to cost.
       double prod_slow = slow.Price("tq_prod:k4v4");
+      std::printf("slow pair, theta %.0e, tq_prod:k4v4, d=%u: %.0f x\n", theta, dim, prod_slow);
       EXPECT_LT(prod_slow, 2.5 * energy) << dim;
       EXPECT_GT(prod_slow, 0.4 * energy) << dim;
       double fp8_fast = fast.Price("fp8"), fp8_slow = slow.Price("fp8");
