@@ -40,6 +40,11 @@ bench: setup build/build.ninja ## measure the codec and the store, each beside i
 	@ninja -C build -j $(JOBS) quire-bench
 	@for part in codec store; do build/bin/quire-bench $$part $(ARGS); done
 
+.PHONY: eval
+eval: setup build/build.ninja ## print the codecs' divergence, agreement and errors on 8 texts, and plot it into build/eval
+	@ninja -C build -j $(JOBS) quire-eval
+	@tests/bench/fidelity.sh build/bin/quire-eval '$(MODEL)' build/eval $(ARGS)
+
 .PHONY: sanitize
 sanitize: ## run core, parser, store and gateway tests under ASan and UBSan (build-asan)
 	@cmake/setup/run_tests.sh sanitizers

@@ -16,6 +16,8 @@ find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(GTest REQUIRED)
 find_package(Protobuf REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(cairo REQUIRED IMPORTED_TARGET cairo)  # quire-eval's plots
 find_program(QUIRE_GRPC_PLUGIN grpc_cpp_plugin REQUIRED)
 
 # xxHash is used header-only (XXH_INLINE_ALL), so that its SIMD paths are compiled with our flags.

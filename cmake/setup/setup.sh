@@ -11,7 +11,7 @@ build_packages=(
   g++ cmake ninja-build mold ccache pkg-config python3-venv ca-certificates curl
   libgrpc++-dev libgrpc-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libc-ares-dev libre2-dev
   libssl-dev zlib1g-dev libboost1.81-dev nlohmann-json3-dev libcli11-dev libspdlog-dev prometheus-cpp-dev
-  libhwy-dev libxxhash-dev libgtest-dev libgmock-dev libbenchmark-dev)
+  libhwy-dev libxxhash-dev libcairo2-dev libgtest-dev libgmock-dev libbenchmark-dev)
 lint_packages=(clang-tidy clang-format)
 rust_packages=(cargo-web rustc-web)
 readonly min_cargo=1.85 min_python=3.11

@@ -16,6 +16,33 @@ namespace {
 
 constexpr int64_t kStrip = 32;  // positions whose logits over the vocabulary exist at a time
 
+void AddError(std::span<const float> x, std::span<const float> decoded, StreamError* sum) {
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double difference = double{x[i]} - decoded[i];
+    sum->energy += double{x[i]} * x[i];
+    sum->error += difference * difference;
+  }
+}
+
+// K and V [heads][64][d] of one layer of a page, as attention would get them.
+absl::Status LoadPage(const KvSequence& kv, uint32_t page, uint32_t layer, std::vector<float>* k,
+                      std::vector<float>* v) {
+  const size_t run = size_t{kBlockTokens} * kv.dim();
+  k->resize(run * kv.heads());
+  v->resize(run * kv.heads());
+  const KvPage& from = kv.pages()[page];
+  if (from.raw == nullptr) {
+    const ptrdiff_t token = kv.dim(), head = static_cast<ptrdiff_t>(run);
+    return from.codes->DecodeLayer(
+        layer, from.codes->levels(),
+        {.key = {k->data(), DType::kF32, token, head}, .value = {v->data(), DType::kF32, token, head}});
+  }
+  for (uint32_t head = 0; head < kv.heads(); ++head) {
+    kv.LoadRaw(from, layer, head, 0, kBlockTokens, k->data() + head * run, v->data() + head * run);
+  }
+  return absl::OkStatus();
+}
+
 class TorchEvaluator final : public Evaluator {
  public:
   explicit TorchEvaluator(LoadedModel loaded)
@@ -28,6 +55,7 @@ class TorchEvaluator final : public Evaluator {
                                absl::FunctionRef<void(size_t, std::span<const float>)> visit) override;
   absl::Status SetText(std::span<const uint32_t> tokens, uint32_t prefix, uint32_t score) override;
   absl::StatusOr<TextFidelity> Measure(const CodecSpec& spec, int levels) override;
+  absl::StatusOr<TextFidelity> MeasureTransformed(BlockTransform transform) override;
 
  private:
   std::unique_ptr<KvSequence> NewSequence() const {
@@ -39,6 +67,9 @@ class TorchEvaluator final : public Evaluator {
   absl::StatusOr<at::Tensor> Hidden(KvSequence& kv, std::span<const uint32_t> tokens) const;
   absl::StatusOr<std::unique_ptr<KvSequence>> CodedPrefix(const CodecSpec& spec, int levels,
                                                           uint64_t* bytes) const;
+  absl::Status CompareCache(const KvSequence& kv, TextFidelity* out) const;
+  absl::StatusOr<std::unique_ptr<KvSequence>> TransformedPrefix(BlockTransform transform) const;
+  absl::Status Score(KvSequence& kv, TextFidelity* out) const;
   void Compare(const at::Tensor& coded_hidden, TextFidelity* out) const;
 
   const LoadedModel loaded_;
@@ -144,18 +175,97 @@ void TorchEvaluator::Compare(const at::Tensor& coded_hidden, TextFidelity* out) 
   }
 }
 
+// The prefix as fp32 values that went through transform.
+absl::StatusOr<std::unique_ptr<KvSequence>> TorchEvaluator::TransformedPrefix(
+    BlockTransform transform) const {
+  std::unique_ptr<KvSequence> kv = NewSequence();
+  QUIRE_RETURN_IF_ERROR(kv->Reserve(Prefix()));
+  const uint32_t d = kv->dim(), blocks = prefix_ / kBlockTokens;
+  ParallelFor(int64_t{blocks} * kv->layers(), [&](int64_t i) {
+    const uint32_t block = static_cast<uint32_t>(i) / kv->layers(),
+                   layer = static_cast<uint32_t>(i) % kv->layers();
+    std::vector<float> k(size_t{kBlockTokens} * d), v(k.size()), sinks_k, sinks_v;
+    for (uint32_t head = 0; head < kv->heads(); ++head) {
+      reference_->LoadRaw(reference_->pages()[block], layer, head, 0, kBlockTokens, k.data(), v.data());
+      const size_t kept = block == 0 ? size_t{kMaxSinkTokens} * d : 0;
+      sinks_k.assign(k.data(), k.data() + kept);
+      sinks_v.assign(v.data(), v.data() + kept);
+      transform(k);
+      transform(v);
+      std::copy(sinks_k.begin(), sinks_k.end(), k.begin());
+      std::copy(sinks_v.begin(), sinks_v.end(), v.begin());
+      for (uint32_t t = 0; t < kBlockTokens; ++t) {
+        kv->StoreKv(layer, head, block * kBlockTokens + t, k.data() + t * d, v.data() + t * d);
+      }
+    }
+  });
+  QUIRE_RETURN_IF_ERROR(kv->Commit());
+  return kv;
+}
+
+// Sums are made block by block in order, so that they don't depend on the threads.
+absl::Status TorchEvaluator::CompareCache(const KvSequence& kv, TextFidelity* out) const {
+  const size_t layers = kv.layers(), blocks = prefix_ / kBlockTokens, run = size_t{kBlockTokens} * kv.dim();
+  std::vector<StreamError> k_sums(layers * blocks), v_sums(layers * blocks);
+  std::vector<absl::Status> statuses(layers * blocks);
+  ParallelFor(static_cast<int64_t>(layers * blocks), [&](int64_t i) {
+    const size_t index = static_cast<size_t>(i);
+    const uint32_t layer = static_cast<uint32_t>(index / blocks),
+                   block = static_cast<uint32_t>(index % blocks);
+    std::vector<float> k, v, k_decoded, v_decoded;
+    absl::Status status = LoadPage(*reference_, block, layer, &k, &v);
+    if (status.ok()) status = LoadPage(kv, block, layer, &k_decoded, &v_decoded);
+    const size_t skip = block == 0 ? size_t{kMaxSinkTokens} * kv.dim() : 0;
+    for (uint32_t head = 0; status.ok() && head < kv.heads(); ++head) {
+      const size_t at = head * run + skip, n = run - skip;
+      AddError(std::span(k).subspan(at, n), std::span(k_decoded).subspan(at, n), &k_sums[index]);
+      AddError(std::span(v).subspan(at, n), std::span(v_decoded).subspan(at, n), &v_sums[index]);
+    }
+    statuses[index] = std::move(status);
+  });
+  for (const absl::Status& status : statuses) QUIRE_RETURN_IF_ERROR(status);
+  out->k_error.assign(layers, {});
+  out->v_error.assign(layers, {});
+  for (size_t i = 0; i < layers * blocks; ++i) {
+    StreamError &k = out->k_error[i / blocks], &v = out->v_error[i / blocks];
+    k.energy += k_sums[i].energy;
+    k.error += k_sums[i].error;
+    v.energy += v_sums[i].energy;
+    v.error += v_sums[i].error;
+  }
+  return absl::OkStatus();
+}
+
+// Runs the scored tokens behind kv, which holds the prefix in some form.
+absl::Status TorchEvaluator::Score(KvSequence& kv, TextFidelity* out) const {
+  QUIRE_ASSIGN_OR_RETURN(const at::Tensor hidden, Hidden(kv, Scored()));
+  return CatchTorch([&] {
+    Compare(hidden, out);
+    return absl::OkStatus();
+  });
+}
+
 absl::StatusOr<TextFidelity> TorchEvaluator::Measure(const CodecSpec& spec, int levels) {
   TextFidelity result;
   absl::StatusOr<std::unique_ptr<KvSequence>> kv;
-  QUIRE_RETURN_IF_ERROR(CatchTorch([&] {
+  QUIRE_RETURN_IF_ERROR(CatchTorch([&]() -> absl::Status {
     kv = CodedPrefix(spec, levels, &result.object_bytes);
-    return kv.status();
+    QUIRE_RETURN_IF_ERROR(kv.status());
+    return CompareCache(**kv, &result);
   }));
-  QUIRE_ASSIGN_OR_RETURN(const at::Tensor hidden, Hidden(**kv, Scored()));
-  QUIRE_RETURN_IF_ERROR(CatchTorch([&] {
-    Compare(hidden, &result);
-    return absl::OkStatus();
+  QUIRE_RETURN_IF_ERROR(Score(**kv, &result));
+  return result;
+}
+
+absl::StatusOr<TextFidelity> TorchEvaluator::MeasureTransformed(BlockTransform transform) {
+  TextFidelity result;
+  absl::StatusOr<std::unique_ptr<KvSequence>> kv;
+  QUIRE_RETURN_IF_ERROR(CatchTorch([&]() -> absl::Status {
+    kv = TransformedPrefix(transform);
+    QUIRE_RETURN_IF_ERROR(kv.status());
+    return CompareCache(**kv, &result);
   }));
+  QUIRE_RETURN_IF_ERROR(Score(**kv, &result));
   return result;
 }
 

@@ -17,14 +17,23 @@
 
 namespace quire::worker {
 
+// Σ‖x‖² and Σ‖x − x̂‖² over all heads of a layer and all tokens of the prefix but the sinks.
+struct StreamError {
+  double energy = 0, error = 0;
+};
+
 // One text under one codec, teacher-forced. Entry i belongs to the i-th scored token's output distribution.
 struct TextFidelity {
-  std::vector<double> kl;              // KL(uncoded ‖ coded), nats
-  std::vector<bool> same_top;          // both rank the same token first
-  std::vector<double> nll_difference;  // −log p of the token that follows, coded − uncoded; one short if none
-                                       // follows the last
+  std::vector<double> kl{};              // KL(uncoded ‖ coded), nats
+  std::vector<bool> same_top{};          // both rank the same token first
+  std::vector<double> nll_difference{};  // −log p of the token that follows, coded − uncoded; one short if
+                                         // none follows the last
   uint64_t object_bytes = 0;  // of the prefix as coded: headers, checksums, padding and sinks included
+  std::vector<StreamError> k_error{}, v_error{};  // [layer], of what was decoded against the uncoded prefix
 };
+
+// Replaces 64 vectors [64][d] of one layer's and head's K or V by what a codec makes of them.
+using BlockTransform = absl::FunctionRef<void(std::span<float> rows)>;
 
 // One call at a time.
 class Evaluator {
@@ -52,6 +61,10 @@ class Evaluator {
   // Codes the text's prefix (sinks raw), keeps the first `levels` levels of its objects (0: all), and runs
   // the scored tokens again; their own KV stays raw. REQUIRES: SetText succeeded.
   virtual absl::StatusOr<TextFidelity> Measure(const CodecSpec& spec, int levels) = 0;
+  // The same for a codec that makes no objects: the prefix's K and V are handed to `transform` block by
+  // block, from several threads at once, and used as it leaves them, in fp32; sinks stay raw. object_bytes is
+  // left 0.
+  virtual absl::StatusOr<TextFidelity> MeasureTransformed(BlockTransform transform) = 0;
 };
 
 }  // namespace quire::worker

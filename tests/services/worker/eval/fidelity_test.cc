@@ -1,81 +1,13 @@
 #include "services/worker/eval/fidelity.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "core/block/slice_map.h"
-
 namespace quire::worker {
 namespace {
-
-CodecSpec Spec(const std::string& text) {
-  auto spec = CodecSpec::Parse(text);
-  EXPECT_TRUE(spec.ok()) << spec.status();
-  return *spec;
-}
-
-Layout SmolLayout() { return Layout::Uniform(Digest{}, 30, 3, 64); }
-
-// The bits of the format's measured table (d = 64).
-TEST(Bits, AreThoseOfTheFormat) {
-  const struct {
-    const char* spec;
-    int levels;
-    double k, v;
-  } rows[] = {{"tq:k8v8", 0, 8.75, 8.25}, {"tq:k6v6", 0, 6.75, 6.25}, {"tq:k4v4", 0, 4.63, 4.13},
-              {"tq:k3v3", 0, 3.50, 3.13}, {"tq:k2v2", 0, 2.38, 2.13}, {"tq:k4v4", 2, 3.50, 3.13},
-              {"tq:k4v4", 1, 2.38, 2.13}, {"tq:k8v8", 3, 4.63, 4.13}, {"tq:k8v3", 0, 8.75, 3.13},
-              {"raw", 0, 16, 16}};
-  for (const auto& row : rows) {
-    auto bits = BitsOf(SmolLayout(), Spec(row.spec), row.levels);
-    ASSERT_TRUE(bits.ok()) << bits.status();
-    EXPECT_NEAR(bits->k, row.k, 0.0051) << row.spec << " at " << row.levels;
-    EXPECT_NEAR(bits->v, row.v, 0.0051) << row.spec << " at " << row.levels;
-  }
-  auto mixed = BitsOf(SmolLayout(), Spec("tq:k4v4,layers=0-14:k2v2"), 0);
-  ASSERT_TRUE(mixed.ok());
-  EXPECT_NEAR(mixed->k, (4.63 + 2.38) / 2, 0.0051);
-}
-
-// Independently: bytes of the slices, which are padded to 16.
-TEST(Bits, AreThoseThatObjectsHold) {
-  for (uint32_t dim : {64u, 80u, 128u, 576u}) {
-    const Layout layout = Layout::Uniform(Digest{}, 1, 1, dim);
-    for (const char* text : {"tq:k2v2", "tq:k3v2", "tq:k4v4", "tq:k8v8", "tq:k8v3", "tq:k3v6"}) {
-      auto map = SliceMap::Create(layout, Part::Whole(layout), {Spec(text).ForLayer(0)}, 0);
-      ASSERT_TRUE(map.ok()) << map.status();
-      uint64_t bytes = 0;
-      for (int level = 0; level < map->levels(); ++level) {
-        bytes += map->slice(level, 0, 0).length;
-        auto bits = BitsOf(layout, Spec(text), level + 1);
-        ASSERT_TRUE(bits.ok());
-        const double expected = (bits->k + bits->v) * kBlockTokens * dim / 8;
-        // Every field of a slice may be padded; there are up to four of them, and 15 bytes each.
-        EXPECT_GE(static_cast<double>(bytes) + 0.01, expected) << text << " d " << dim << " level " << level;
-        EXPECT_LE(static_cast<double>(bytes),
-                  expected + 60.0 * (level + 1) + (dim % 32 ? 0.02 * expected : 0))
-            << text << " d " << dim << " level " << level;
-      }
-    }
-  }
-}
-
-TEST(Levels, EndWhereBitsDo) {
-  const Layout layout = SmolLayout();
-  EXPECT_EQ(*LevelsFor(layout, Spec("tq:k4v4"), 2), 1);
-  EXPECT_EQ(*LevelsFor(layout, Spec("tq:k4v4"), 3), 2);
-  EXPECT_EQ(*LevelsFor(layout, Spec("tq:k4v4"), 4), 3);
-  EXPECT_EQ(*LevelsFor(layout, Spec("tq:k8v8"), 4), 3);
-  EXPECT_EQ(*LevelsFor(layout, Spec("tq:k8v8"), 8), 4);
-  for (int bits : {1, 5, 7, 9}) {
-    EXPECT_EQ(LevelsFor(layout, Spec("tq:k8v8"), bits).status().code(), absl::StatusCode::kInvalidArgument)
-        << bits;
-  }
-  EXPECT_FALSE(LevelsFor(layout, Spec("tq:k3v3"), 4).ok());
-  EXPECT_FALSE(LevelsFor(layout, Spec("raw"), 4).ok());
-}
 
 TEST(Summary, PoolsTheScoredTokensOfAllTexts) {
   TextFidelity a{
@@ -90,21 +22,46 @@ TEST(Summary, PoolsTheScoredTokensOfAllTexts) {
   EXPECT_DOUBLE_EQ(report.object_bits, 4);
   EXPECT_EQ(report.texts, 2u);
   EXPECT_EQ(report.scored, 5u);
+  EXPECT_EQ(report.text_kl, (std::vector<double>{1, 3.5}));
+}
+
+TEST(Summary, ErrorsOfALayerAreWeightedByEnergyOverTheTexts) {
+  TextFidelity a{.kl = {0}, .same_top = {true}}, b = a;
+  a.k_error = {{10, 1}, {0, 0}};
+  a.v_error = {{1, 0.5}, {2, 1}};
+  b.k_error = {{30, 1}, {0, 0}};
+  b.v_error = {{1, 0}, {2, 0}};
+  const FidelityReport report = Summarize({a, b}, 1);
+  EXPECT_EQ(report.k_error, (std::vector<double>{0.05, 0}));  // a layer of zeros has no error
+  EXPECT_EQ(report.v_error, (std::vector<double>{0.25, 0.25}));
+  EXPECT_THAT(Table({report}), testing::HasSubstr("2.5e-02/5.0e-02"));  // mean and worst of K
+}
+
+TEST(Summary, TheTableShowsLabelsWhereNamesAreLong) {
+  FidelityReport report = Summarize({{.kl = {0.5}, .same_top = {true}}}, 4);
+  report.codec = "tq:k4v4,layers=0:k8v8";
+  EXPECT_THAT(Table({report}), testing::HasSubstr("\ntq:k4v4,layers=0:k8v8 "));
+  report.label = "policy";
+  EXPECT_THAT(Table({report}), testing::HasSubstr("\npolicy "));
 }
 
 TEST(Summary, JsonHasTheDocumentedKeys) {
   FidelityReport report =
       Summarize({{.kl = {0.5}, .same_top = {true}, .nll_difference = {}, .object_bytes = 8}}, 4);
-  report.codec = "tq:k4v4";
+  report.codec = "tq:k4v4@3";
   report.bits = {4.6, 4.1};
+  report.k_error = {0.25, 0.5};
+  report.v_error = {0.125};
   const auto json = nlohmann::json::parse(report.Json());
-  EXPECT_EQ(json["codec"], "tq:k4v4");
+  EXPECT_EQ(json["codec"], "tq:k4v4@3");
   EXPECT_EQ(json["bits_k"], 4.6);
   EXPECT_EQ(json["bits_v"], 4.1);
   for (const char* key : {"kl_mean", "kl_median", "kl_p99"}) EXPECT_EQ(json[key], 0.5) << key;
   EXPECT_EQ(json["top1"], 1);
   EXPECT_EQ(json["ppl_change"], 0);
-  EXPECT_FALSE(json.contains("keep_bits"));
+  EXPECT_EQ(json["object_bits"], 16);
+  EXPECT_EQ(json["k_error"], (std::vector<double>{0.25, 0.5}));
+  EXPECT_EQ(json["v_error"], std::vector<double>{0.125});
 }
 
 }  // namespace

@@ -9,8 +9,10 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <sstream>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -69,18 +71,54 @@ TEST(QuireEval, DivergencesAreThoseTheCodecWasChosenFor) {
   EXPECT_GT(number("tq:k2v2", "kl_mean"), 10 * number("tq:k4v4", "kl_mean"));
 }
 
+std::vector<nlohmann::json> Lines(const std::string& out) {
+  std::vector<nlohmann::json> lines;
+  std::istringstream in(out);
+  for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
+  return lines;
+}
+
 TEST(QuireEval, DroppedLevelsAreAsGoodAsFewerBits) {
-  const Outcome outcome = RunEval(
-      Model() + " --json --keep-bits 2 --prefix 512 --score 128 --codec tq:k4v4 tq:k2v2 --text " + kTexts[0]);
+  const Outcome outcome =
+      RunEval(Model() + " --json --prefix 512 --score 128 --codec tq:k4v4@2 tq:k2v2 --text " + kTexts[0]);
   ASSERT_EQ(outcome.code, 0) << outcome.out;
-  std::istringstream lines(outcome.out);
-  std::string truncated, native;
-  std::getline(lines, truncated);
-  std::getline(lines, native);
-  const auto a = nlohmann::json::parse(truncated), b = nlohmann::json::parse(native);
-  EXPECT_EQ(a["keep_bits"], 2);
-  EXPECT_EQ(a["bits_k"], b["bits_k"]);
-  EXPECT_LT(a["kl_mean"].get<double>(), 1.5 * b["kl_mean"].get<double>());
+  const auto lines = Lines(outcome.out);
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_EQ(lines[0]["codec"], "tq:k4v4@2");
+  EXPECT_EQ(lines[0]["bits_k"], lines[1]["bits_k"]);
+  EXPECT_LT(lines[0]["kl_mean"].get<double>(), 1.5 * lines[1]["kl_mean"].get<double>());
+}
+
+// Baselines beside codecs, errors of the cache, the plot, and a second run that has nothing left to compute.
+TEST(QuireEval, MeasuresBaselinesPlotsAndResumes) {
+  const std::string base = testing::TempDir() + "quire_eval_" + std::to_string(getpid());
+  const std::string arguments = Model() + " --json --prefix 128 --score 32 --text " + kTexts[0] +
+                                " --resume " + base + ".jsonl --codec ";
+  const Outcome outcome = RunEval(arguments + "tq:k4v4 q4_0 turboquant:4 bf16 raw --plot " + base + ".png");
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  const auto lines = Lines(outcome.out);
+  ASSERT_EQ(lines.size(), 5u);
+  const auto error = [&](size_t line, const char* key) {
+    const auto layers = lines[line][key].get<std::vector<double>>();
+    EXPECT_EQ(layers.size(), 30u);
+    return std::accumulate(layers.begin(), layers.end(), 0.0) / 30;
+  };
+  EXPECT_NEAR(error(0, "k_error"), 0.0027, 0.0005);  // the mean is removed from K …
+  EXPECT_NEAR(error(0, "v_error"), 0.009, 0.001);    // … but not from V
+  EXPECT_NEAR(error(2, "k_error"), 0.0093, 0.0015);  // the codebook's, d = 64
+  EXPECT_NEAR(error(2, "v_error"), 0.0092, 0.001);
+  EXPECT_LT(error(0, "k_error"), error(1, "k_error"));
+  EXPECT_DOUBLE_EQ(error(3, "k_error"), error(4, "k_error"));  // raw is bf16
+  EXPECT_LT(lines[3]["kl_mean"].get<double>(), 1e-4);
+  EXPECT_EQ(lines[1]["bits_k"], 4.5);
+  std::ifstream plot(base + ".png", std::ios::binary);
+  std::string signature(8, '\0');
+  plot.read(signature.data(), 8);
+  EXPECT_EQ(signature, "\x89PNG\r\n\x1a\n");
+  const Outcome again = RunEval(arguments + "tq:k4v4 q4_0 turboquant:4 bf16 raw");
+  EXPECT_EQ(again.out, outcome.out);
+  std::remove((base + ".png").c_str());
+  std::remove((base + ".jsonl").c_str());
 }
 
 TEST(QuireEval, NamesAShortTextAndItsLength) {
@@ -103,7 +141,11 @@ TEST(QuireEval, RefusesWhatItCanNotMeasure) {
   EXPECT_THAT(outcome.out, HasSubstr("quire-eval: "));
   EXPECT_THAT(RunEval(Model() + " --codec raw --prefix 100" + text).out, HasSubstr("multiple of 64"));
   EXPECT_THAT(RunEval(Model() + " --codec raw --prefix 8192" + text).out, HasSubstr("context of 8192"));
-  EXPECT_THAT(RunEval(Model() + " --codec tq:k8v8 --keep-bits 5" + text).out, HasSubstr("at 5 bits"));
+  EXPECT_THAT(RunEval(Model() + " --codec tq:k8v8@5" + text).out, HasSubstr("at 5 bits"));
+  EXPECT_THAT(RunEval(Model() + text).out, HasSubstr("nothing to measure"));
+  EXPECT_THAT(RunEval(Model() + " --policy-search 2" + text).out, HasSubstr("tq:k2v2 takes"));
+  EXPECT_THAT(RunEval(Model() + " --codec raw --resume /nonexistent/x" + text).out,
+              HasSubstr("/nonexistent/x"));
 }
 
 }  // namespace
