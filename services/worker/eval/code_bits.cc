@@ -27,21 +27,32 @@ CodeBits TqBits(const LayerCodec& codec, double d, int levels) {
   return bits;
 }
 
+absl::StatusOr<CodeBits> LayerBits(const Layout& layout, const LayerCodec& codec, double d, int levels) {
+  switch (codec.codec) {
+    case CodecId::kRaw: {
+      const double raw = 8.0 * static_cast<double>(SizeOf(layout.dtype));
+      return CodeBits{raw, raw};
+    }
+    case CodecId::kFp8:  // a bf16 scale a vector
+      return CodeBits{8 + 16 / d, 8 + 16 / d};
+    case CodecId::kTqProd:  // a bf16 scale and the rest's norm a vector
+      return CodeBits{codec.k_bits + 32 / d, codec.v_bits + 32 / d};
+    case CodecId::kTq:
+      return TqBits(codec, d, levels);
+    default:
+      return absl::UnimplementedError(
+          absl::StrCat("the bits of codec ", std::string(Name(codec.codec)), " are not known"));
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<CodeBits> BitsOf(const Layout& layout, const CodecSpec& spec, int levels) {
   CodeBits sum;
   for (uint32_t i = 0; i < layout.layers.size(); ++i) {
-    const LayerCodec codec = spec.ForLayer(i);
-    CodeBits bits;
-    if (codec.codec == CodecId::kRaw) {
-      bits.k = bits.v = 8.0 * static_cast<double>(SizeOf(layout.dtype));
-    } else if (codec.codec == CodecId::kTq) {
-      bits = TqBits(codec, layout.layers[i].streams.front().dim, levels == 0 ? kMaxLevels : levels);
-    } else {
-      return absl::UnimplementedError(
-          absl::StrCat("the bits of codec ", std::string(Name(codec.codec)), " are not known"));
-    }
+    QUIRE_ASSIGN_OR_RETURN(
+        const CodeBits bits,
+        LayerBits(layout, spec.ForLayer(i), layout.layers[i].key_dim(), levels == 0 ? kMaxLevels : levels));
     sum.k += bits.k / static_cast<double>(layout.layers.size());
     sum.v += bits.v / static_cast<double>(layout.layers.size());
   }
@@ -49,6 +60,10 @@ absl::StatusOr<CodeBits> BitsOf(const Layout& layout, const CodecSpec& spec, int
 }
 
 absl::StatusOr<int> LevelsFor(const Layout& layout, const CodecSpec& spec, int keep_bits) {
+  if (spec.codec() != CodecId::kTq) {
+    return absl::InvalidArgumentError(absl::StrCat(spec.ToString(), " can't be read at ", keep_bits,
+                                                   " bits: only tq codes have levels to drop"));
+  }
   int most = 0;
   for (uint32_t i = 0; i < layout.layers.size(); ++i) most = std::max(most, MostBits(spec.ForLayer(i)));
   if (keep_bits < 2 || keep_bits > most || (keep_bits > 4 && keep_bits < most)) {

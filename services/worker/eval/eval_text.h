@@ -14,7 +14,7 @@ namespace quire::worker {
 struct EvalText {
   std::string path;
   std::vector<uint32_t> tokens;  // prefix, scored, and one more if there is one
-  Digest digest;                 // SHA-256 of the tokens as u32, little-endian
+  Digest digest{};               // SHA-256 of the tokens as u32, little-endian
 };
 
 // Reads as much of a file as is needed. INVALID_ARGUMENT stating how many tokens there are if too few.

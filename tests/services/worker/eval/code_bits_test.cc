@@ -24,7 +24,7 @@ TEST(Bits, AreThoseOfTheFormat) {
   } rows[] = {{"tq:k8v8", 0, 8.75, 8.25}, {"tq:k6v6", 0, 6.75, 6.25}, {"tq:k4v4", 0, 4.63, 4.13},
               {"tq:k3v3", 0, 3.50, 3.13}, {"tq:k2v2", 0, 2.38, 2.13}, {"tq:k4v4", 2, 3.50, 3.13},
               {"tq:k4v4", 1, 2.38, 2.13}, {"tq:k8v8", 3, 4.63, 4.13}, {"tq:k8v3", 0, 8.75, 3.13},
-              {"raw", 0, 16, 16}};
+              {"raw", 0, 16, 16},         {"fp8", 0, 8.25, 8.25},     {"tq_prod:k4v3", 0, 4.5, 3.5}};
   for (const auto& row : rows) {
     auto bits = BitsOf(SmolLayout(), Spec(row.spec), row.levels);
     ASSERT_TRUE(bits.ok()) << bits.status();
@@ -40,7 +40,8 @@ TEST(Bits, AreThoseOfTheFormat) {
 TEST(Bits, AreThoseThatObjectsHold) {
   for (uint32_t dim : {64u, 80u, 128u, 576u}) {
     const Layout layout = Layout::Uniform(Digest{}, 1, 1, dim);
-    for (const char* text : {"tq:k2v2", "tq:k3v2", "tq:k4v4", "tq:k8v8", "tq:k8v3", "tq:k3v6"}) {
+    for (const char* text :
+         {"tq:k2v2", "tq:k3v2", "tq:k4v4", "tq:k8v8", "tq:k8v3", "tq:k3v6", "fp8", "tq_prod:k4v3"}) {
       auto map = SliceMap::Create(layout, Part::Whole(layout), {Spec(text).ForLayer(0)}, 0);
       ASSERT_TRUE(map.ok()) << map.status();
       uint64_t bytes = 0;

@@ -29,6 +29,7 @@ TEST(EvalCodec, HasACanonicalName) {
               {"tq:k4v4,layers=1:k4v4,effort=2@2", "tq:k4v4,effort=2,layers=1:k4v4@2", 2.38, 2.13},
               {"tq:k8v8@4", "tq:k8v8@4", 4.63, 4.13},
               {"raw", "raw", 16, 16},
+              {"fp8", "fp8", 8.25, 8.25},
               {"q4_0", "q4_0", 4.5, 4.5},
               {"q8_0", "q8_0", 8.5, 8.5},
               {"turboquant:3", "turboquant:3", 3.25, 3.25},
@@ -47,6 +48,8 @@ TEST(EvalCodec, RefusesByNamingTheMistake) {
   EXPECT_THAT(Refusal("tq:k4v4@33"), HasSubstr("at 8"));
   EXPECT_THAT(Refusal("tq:k8v8@5"), HasSubstr("at 5 bits"));
   EXPECT_THAT(Refusal("raw@2"), HasSubstr("at 2 bits"));
+  EXPECT_THAT(Refusal("fp8@4"), HasSubstr("fp8 can't be read at 4 bits"));
+  EXPECT_THAT(Refusal("tq_prod:k4v4@2"), HasSubstr("only tq codes"));
   EXPECT_THAT(Refusal("tq:k9v4"), HasSubstr("at 4"));
   EXPECT_THAT(Refusal("tq:k4v4,layers=30:k8v8"), HasSubstr("names layer 30, the model has layers 0 to 29"));
   EXPECT_THAT(Refusal("q4_0@2"), HasSubstr("expected a codec"));
