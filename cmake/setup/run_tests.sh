@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything `make test` does, each stage timed: set-up, the release build, core and the parsers under ASan/UBSan, then all tests.
+# Everything `make test` does, each stage timed: set-up, the release build, core and the parsers under ASan/UBSan, the CUDA
+# kernels and their tests compiled for sm_90 (no GPU is needed, none is used), then all tests.
 # ctest's summary is the last thing printed.
 #
 #   run_tests.sh             all of that
@@ -56,6 +57,10 @@ fi
 stage "configure" configure release build
 stage "build" ninja -C build -j "$jobs"
 run_sanitizers "$core_and_parsers"
+
+stage "cuda compiler" build/venv/bin/python cmake/setup/fetch_cuda.py build/deps
+stage "cuda configure" configure gpu build-gpu
+stage "cuda build" ninja -C build-gpu -j "$jobs" cuda tests/cuda/all
 
 echo "== time so far"
 printf '   %s\n' "${times[@]}"
