@@ -10,9 +10,8 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/codec/fp8.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
-// clang-format off: what is compiled once a target comes after foreach_target.h.
+
 #include "core/codec/simd/lanes-inl.h"
-// clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace quire {
