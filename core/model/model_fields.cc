@@ -88,14 +88,16 @@ std::string FieldReader::ValueText(const std::string& key) const {
 }
 
 void TensorCheck::Want(const std::string& name, const std::vector<uint64_t>& shape) {
+  if (!status_.ok()) return;
   const GgufTensor* tensor = file_.Find(name);
   if (tensor == nullptr) {
-    status_.Update(absl::InvalidArgumentError(absl::StrCat("tensor '", name, "' is missing")));
+    status_ = absl::InvalidArgumentError(absl::StrCat("tensor '", name, "' is missing"));
   } else if (tensor->shape != shape) {
-    status_.Update(absl::InvalidArgumentError(absl::StrCat(
-        "tensor '", name, "' has shape ", ShapeText(tensor->shape), ", wanted ", ShapeText(shape))));
+    status_ = absl::InvalidArgumentError(absl::StrCat(
+        "tensor '", name, "' has shape ", ShapeText(tensor->shape), ", wanted ", ShapeText(shape)));
+  } else {
+    used_.insert(name);
   }
-  used_.insert(name);
 }
 
 absl::Status TensorCheck::Finish() const {

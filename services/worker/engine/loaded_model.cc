@@ -17,21 +17,6 @@
 namespace quire::worker {
 namespace {
 
-// Tokens that end an answer, by their text, besides the one the file names: chat models end a turn with
-// another than a document.
-constexpr const char* kEndTexts[] = {
-    "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<|eom_id|>", "</s>"};
-
-std::vector<uint32_t> EndTokens(const Tokenizer& tokenizer) {
-  std::vector<uint32_t> tokens;
-  auto add = [&](std::optional<uint32_t> id) {
-    if (id.has_value() && std::find(tokens.begin(), tokens.end(), *id) == tokens.end()) tokens.push_back(*id);
-  };
-  add(tokenizer.eos());
-  for (const char* text : kEndTexts) add(tokenizer.TokenId(text));
-  return tokens;
-}
-
 absl::StatusOr<LoadedModel> LoadChecked(const std::string& path, int threads, uint32_t max_context,
                                         const LoadProgress& progress) {
   auto report = [&](const char* step, double fraction) {
@@ -67,6 +52,7 @@ absl::StatusOr<LoadedModel> LoadChecked(const std::string& path, int threads, ui
   const auto load = config.family == ModelFamily::kGemma3 ? LoadGemma3 : LoadLlama;
   QUIRE_ASSIGN_OR_RETURN(loaded.model, load(*file, config, loaded.codec,
                                             [&](double fraction) { report("Reading weights", fraction); }));
+  const std::span<const uint32_t> ends = loaded.tokenizer->end_tokens();
   loaded.info = {.name = config.name,
                  .architecture = config.architecture,
                  .model_digest = digest,
@@ -74,7 +60,7 @@ absl::StatusOr<LoadedModel> LoadChecked(const std::string& path, int threads, ui
                  .context = context,
                  .vocabulary = config.vocabulary,
                  .parameters = file->parameters(),
-                 .eos_tokens = EndTokens(*loaded.tokenizer)};
+                 .eos_tokens = {ends.begin(), ends.end()}};
   return loaded;
 }
 

@@ -70,7 +70,10 @@ bool ExerciseBounded(const std::vector<uint8_t>& bytes) {
   return accepted;
 }
 
-TEST(GgufMutation, TheOriginalIsValid) { EXPECT_TRUE(ExerciseBounded(SmallLlama().Build())); }
+TEST(GgufMutation, TheOriginalIsValid) {
+  EXPECT_TRUE(ExerciseBounded(SmallLlama().Build()));
+  EXPECT_TRUE(ExerciseBounded(SmallGemma3().Build()));
+}
 
 TEST(GgufMutation, EveryTruncationIsRefused) {
   const std::vector<uint8_t> whole = SmallLlama().Build();
@@ -81,9 +84,17 @@ TEST(GgufMutation, EveryTruncationIsRefused) {
 }
 
 TEST(GgufMutation, DamagedBytes) {
-  const std::vector<uint8_t> whole = SmallLlama().Build();
-  // Most of the file is tensor data, where damage means nothing: aim at what stands before it.
-  const auto parsed = static_cast<size_t>((*GgufFile::Parse(whole))->tensors()[0].data.data() - whole.data());
+  // Most of a file is tensor data, where damage means nothing: aim at what stands before it.
+  struct Original {
+    std::vector<uint8_t> whole;
+    size_t parsed;
+  };
+  std::vector<Original> originals;
+  for (std::vector<uint8_t> whole : {SmallLlama().Build(), SmallGemma3().Build()}) {
+    const size_t parsed =
+        static_cast<size_t>((*GgufFile::Parse(whole))->tensors()[0].data.data() - whole.data());
+    originals.push_back({std::move(whole), parsed});
+  }
   constexpr uint64_t kWild[] = {0,          1,          0x7F,       0x80,       0xFF,
                                 0xFFFF,     0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1ull << 32,
                                 1ull << 62, 1ull << 63, ~0ull};
@@ -91,7 +102,8 @@ TEST(GgufMutation, DamagedBytes) {
   constexpr int kRounds = 20000;
   for (int round = 0; round < kRounds; ++round) {
     std::mt19937 random(static_cast<uint32_t>(round));
-    std::vector<uint8_t> bytes = whole;
+    const size_t parsed = originals[static_cast<size_t>(round) % originals.size()].parsed;
+    std::vector<uint8_t> bytes = originals[static_cast<size_t>(round) % originals.size()].whole;
     for (uint32_t edits = 1 + random() % 4; edits > 0; --edits) {
       size_t at = random() % std::min(parsed, bytes.size());
       switch (random() % 5) {
