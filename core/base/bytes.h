@@ -29,7 +29,7 @@ class ByteWriter {
   explicit ByteWriter(std::vector<uint8_t>* out) : out_(out) {}
 
   template <typename T>
-    requires std::is_trivially_copyable_v<T>
+  requires std::is_trivially_copyable_v<T>
   void Put(T value) {
     const auto* p = reinterpret_cast<const uint8_t*>(&value);
     out_->insert(out_->end(), p, p + sizeof(T));
@@ -46,15 +46,14 @@ class ByteWriter {
   std::vector<uint8_t>* out_;
 };
 
-// Reads from a borrowed span. The first read past the end sets an error that sticks; later reads give zeros, so a parser may
-// read a run of fields and check once.
+// Reads from a borrowed span. The first read past the end sets an error that sticks; later reads give zeros,
+// so a parser may read a run of fields and check once.
 class ByteReader {
  public:
   explicit ByteReader(Bytes bytes) : bytes_(bytes) {}
 
   template <typename T>
-    requires std::is_trivially_copyable_v<T>
-  T Get() {
+  requires std::is_trivially_copyable_v<T> T Get() {
     T value{};
     if (Bytes b = GetBytes(sizeof(T)); b.size() == sizeof(T)) std::memcpy(&value, b.data(), sizeof(T));
     return value;
@@ -75,7 +74,8 @@ class ByteReader {
   bool ok() const { return !failed_; }
   absl::Status status(std::string_view what) const {
     if (!failed_) return absl::OkStatus();
-    return absl::DataLossError(absl::StrCat(std::string(what), " ends early: ", bytes_.size(), " bytes, more wanted at offset ", pos_));
+    return absl::DataLossError(absl::StrCat(std::string(what), " ends early: ", bytes_.size(),
+                                            " bytes, more wanted at offset ", pos_));
   }
 
  private:

@@ -27,7 +27,10 @@ std::optional<Digest> Digest::FromHex(std::string_view hex) {
   if (hex.size() != 2 * d.bytes.size()) return std::nullopt;
   for (size_t i = 0; i < hex.size(); ++i) {
     char c = hex[i];
-    int v = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    int v = c >= '0' && c <= '9'   ? c - '0'
+            : c >= 'a' && c <= 'f' ? c - 'a' + 10
+            : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                   : -1;
     if (v < 0) return std::nullopt;
     d.bytes[i / 2] = static_cast<uint8_t>(d.bytes[i / 2] << 4 | v);
   }
@@ -39,7 +42,9 @@ struct Sha256::Context {
   ~Context() { EVP_MD_CTX_free(md); }
 };
 
-Sha256::Sha256() : context_(std::make_unique<Context>()) { EVP_DigestInit_ex(context_->md, EVP_sha256(), nullptr); }
+Sha256::Sha256() : context_(std::make_unique<Context>()) {
+  EVP_DigestInit_ex(context_->md, EVP_sha256(), nullptr);
+}
 Sha256::~Sha256() = default;
 
 Sha256& Sha256::Update(Bytes bytes) {

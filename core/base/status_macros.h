@@ -6,8 +6,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-#define QUIRE_RETURN_IF_ERROR(expr)                  \
-  do {                                               \
+#define QUIRE_RETURN_IF_ERROR(expr)                                                     \
+  do {                                                                                  \
     if (absl::Status quire_status_ = (expr); !quire_status_.ok()) return quire_status_; \
   } while (false)
 

@@ -28,7 +28,9 @@ const void* RowOf(const StreamView& view, uint32_t token, uint32_t head) {
   return static_cast<const uint8_t*>(view.data) + element * static_cast<ptrdiff_t>(SizeOf(view.dtype));
 }
 
-HeadRows RowsOf(const StreamView& view, uint32_t head) { return {RowOf(view, 0, head), view.dtype, view.token_stride}; }
+HeadRows RowsOf(const StreamView& view, uint32_t head) {
+  return {RowOf(view, 0, head), view.dtype, view.token_stride};
+}
 
 // Whether no element has all of its exponent's bits: looked up without a branch an element.
 template <typename Bits>
@@ -46,8 +48,7 @@ bool AllFinite(DType type, const void* row, size_t dim) {
 // What one call of Encode works on.
 class Encoder {
  public:
-  Encoder(const Layout& layout, const Part& part, const SliceMap& map,
-          BlockHeader* header, uint8_t* object)
+  Encoder(const Layout& layout, const Part& part, const SliceMap& map, BlockHeader* header, uint8_t* object)
       : layout_(layout), part_(part), map_(map), header_(*header), object_(object) {}
 
   // Tables: rotation(dim) and projection(dim).
@@ -80,8 +81,8 @@ class Encoder {
                                     alike ? &value : nullptr, bytes, scratch));
       Add(scratch.key.measured, &k_error);
       if (layer.latent()) continue;
-      QUIRE_RETURN_IF_ERROR(ValueHead(l, h, view.value, tables.rotation(layer.value_dim()), codec.v_bits, effort,
-                                      alike && !last ? &key : nullptr, bytes, scratch));
+      QUIRE_RETURN_IF_ERROR(ValueHead(l, h, view.value, tables.rotation(layer.value_dim()), codec.v_bits,
+                                      effort, alike && !last ? &key : nullptr, bytes, scratch));
       Add(scratch.value.measured, &v_error);
     }
     for (int level = 0; level < map_.levels(); ++level) {
@@ -183,11 +184,12 @@ class Encoder {
   }
 
   absl::Status KeyHead(uint32_t l, uint32_t head, const StreamView& view, const Rotation& rotation, int bits,
-                       int effort, const HeadRows* next, const TqHeadBytes<uint8_t>& out, HeadScratch& scratch) const {
+                       int effort, const HeadRows* next, const TqHeadBytes<uint8_t>& out,
+                       HeadScratch& scratch) const {
     uint32_t dim = rotation.dim();
     TqKey& key = scratch.key;
-    int bad = EncodeKeyHead(rotation, Codebook::Get(dim, bits), effort, header_.sink_tokens, RowsOf(view, head), &key,
-                            out.k_planes, next);
+    int bad = EncodeKeyHead(rotation, Codebook::Get(dim, bits), effort, header_.sink_tokens,
+                            RowsOf(view, head), &key, out.k_planes, next);
     if (bad >= 0) return Refuse(l, head, static_cast<uint32_t>(bad), "K", view, dim);
     std::memcpy(out.k_mean, key.mean.data(), dim);
     std::memset(out.scalars, 0, kScalarBytes);
@@ -204,8 +206,8 @@ class Encoder {
                          HeadScratch& scratch) const {
     uint32_t dim = rotation.dim();
     TqValue& value = scratch.value;
-    int bad = EncodeValueHead(rotation, Codebook::Get(dim, bits), effort, header_.sink_tokens, RowsOf(view, head), &value,
-                              out.v_planes, next);
+    int bad = EncodeValueHead(rotation, Codebook::Get(dim, bits), effort, header_.sink_tokens,
+                              RowsOf(view, head), &value, out.v_planes, next);
     if (bad >= 0) return Refuse(l, head, static_cast<uint32_t>(bad), "V", view, dim);
     std::memcpy(out.scalars + 2, &value.scale_base, 2);
     BytesToSlots(value.scale_codes.data(), out.v_scales[0]);
@@ -240,7 +242,8 @@ struct Encoding {
 void ChecksumLayer(uint32_t l, Bytes object, Encoding* encoding) {
   const SliceMap& map = encoding->map;
   auto checksum = [&](const Extent& extent, auto index) {
-    if (extent.length > 0) encoding->header.checksums[index()] = Xxh3(object.subspan(extent.offset, extent.length));
+    if (extent.length > 0)
+      encoding->header.checksums[index()] = Xxh3(object.subspan(extent.offset, extent.length));
   };
   checksum(map.sinks(l), [&] { return map.SinkChecksumIndex(l); });
   for (int level = 0; level < map.levels(); ++level) {

@@ -42,7 +42,8 @@ void StoreRawRows(DType from, const uint8_t* at, uint32_t dim, uint32_t tokens, 
 }
 
 // K's mean and its scales after `levels` levels.
-void ReadKey(const TqHeadBytes<const uint8_t>& in, const Codebook& book, int levels, float* mean, float* scales) {
+void ReadKey(const TqHeadBytes<const uint8_t>& in, const Codebook& book, int levels, float* mean,
+             float* scales) {
   TqKey& key = HeadScratch::OfThread().key;
   std::memcpy(key.mean.data(), in.k_mean, book.dim());
   std::memcpy(&key.mean_step, in.scalars, 2);
@@ -187,15 +188,17 @@ absl::Status BlockReader::DecodeLayer(uint32_t layer, int levels, const MutableL
     MutableHeadRows next_rows = last ? MutableHeadRows{} : RowsOf(out.key, h + 1);
     const Codebook& k_book = Codebook::Get(k_dim, codec.k_bits);
     ReadKey(in, k_book, levels, mean, scales);
-    DecodeHead(&codec_->impl_->rotation(k_dim), k_book, KeptBits(codec.k_bits, levels - 1), FragmentOrder::kKey,
-               in.k_planes, scales, mean, sinks, RowsOf(out.key, h), k_dim == v_dim ? &value_rows : nullptr);
+    DecodeHead(&codec_->impl_->rotation(k_dim), k_book, KeptBits(codec.k_bits, levels - 1),
+               FragmentOrder::kKey, in.k_planes, scales, mean, sinks, RowsOf(out.key, h),
+               k_dim == v_dim ? &value_rows : nullptr);
     StoreRawRows(stored, sink_bytes, k_dim, sinks, out.key, h);
     sink_bytes += size_t{sinks} * k_dim * SizeOf(stored);
     if (v_dim == 0) continue;
     const Codebook& v_book = Codebook::Get(v_dim, codec.v_bits);
     ReadValue(in, v_book, levels, scales);
-    DecodeHead(&codec_->impl_->rotation(v_dim), v_book, KeptBits(codec.v_bits, levels - 1), FragmentOrder::kValue,
-               in.v_planes, scales, nullptr, sinks, value_rows, k_dim == v_dim && !last ? &next_rows : nullptr);
+    DecodeHead(&codec_->impl_->rotation(v_dim), v_book, KeptBits(codec.v_bits, levels - 1),
+               FragmentOrder::kValue, in.v_planes, scales, nullptr, sinks, value_rows,
+               k_dim == v_dim && !last ? &next_rows : nullptr);
     StoreRawRows(stored, sink_bytes, v_dim, sinks, out.value, h);
     sink_bytes += size_t{sinks} * v_dim * SizeOf(stored);
   }
@@ -249,13 +252,13 @@ absl::Status BlockReader::DecodeRotated(uint32_t layer, uint32_t head, int level
   float scales[kBlockTokens];
   const Codebook& k_book = Codebook::Get(k_dim, codec.k_bits);
   ReadKey(in, k_book, levels, out.k_mean.data(), scales);
-  DecodeHead(nullptr, k_book, KeptBits(codec.k_bits, levels - 1), FragmentOrder::kKey, in.k_planes, scales, nullptr, 0,
-             {out.k.data(), DType::kF32, k_dim});
+  DecodeHead(nullptr, k_book, KeptBits(codec.k_bits, levels - 1), FragmentOrder::kKey, in.k_planes, scales,
+             nullptr, 0, {out.k.data(), DType::kF32, k_dim});
   if (v_dim == 0) return absl::OkStatus();
   const Codebook& v_book = Codebook::Get(v_dim, codec.v_bits);
   ReadValue(in, v_book, levels, scales);
-  DecodeHead(nullptr, v_book, KeptBits(codec.v_bits, levels - 1), FragmentOrder::kValue, in.v_planes, scales, nullptr, 0,
-             {out.v.data(), DType::kF32, v_dim});
+  DecodeHead(nullptr, v_book, KeptBits(codec.v_bits, levels - 1), FragmentOrder::kValue, in.v_planes, scales,
+             nullptr, 0, {out.v.data(), DType::kF32, v_dim});
   return absl::OkStatus();
 }
 

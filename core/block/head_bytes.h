@@ -1,5 +1,5 @@
-// Inside core/block: what a codec of a layout keeps; the bytes of one tq-coded head, level by level, as pointers that the codec
-// packs to and unpacks from; and tensors' rows as floats.
+// Inside core/block: what a codec of a layout keeps; the bytes of one tq-coded head, level by level, as
+// pointers that the codec packs to and unpacks from; and tensors' rows as floats.
 #pragma once
 
 #include <array>
@@ -86,7 +86,8 @@ struct TqHeadBytes {
 
 inline constexpr size_t kScalarBytes = 16;  // TqSlice::scalars
 
-// Entries of tokens in natural order to TokenSlot order and back: token 8a + g is slot 8g + a, a transpose of 8 × 8.
+// Entries of tokens in natural order to TokenSlot order and back: token 8a + g is slot 8g + a, a transpose of
+// 8 × 8.
 inline void TransposeBytes(const void* from, void* to) {
   uint64_t rows[8];
   std::memcpy(rows, from, sizeof(rows));
@@ -122,7 +123,8 @@ inline void ScalesFromSlots(const uint8_t* slots, uint16_t* tokens) {
 void LoadRow(DType t, const void* data, size_t n, float* row);
 void StoreRow(DType t, const float* row, size_t n, void* data);
 
-// One head's scales and mean on their way between slices and the codec: kept by each thread, so that no call allocates.
+// One head's scales and mean on their way between slices and the codec: kept by each thread, so that no call
+// allocates.
 struct HeadScratch {
   TqKey key;
   TqValue value;

@@ -96,7 +96,8 @@ class BlockCodec {
   absl::Status Encode(const CodecSpec& spec, const BlockIdentity& identity, std::span<const LayerView> layers,
                       std::vector<uint8_t>* object, ParallelFor parallel) const;
 
-  // Many blocks at once, their layers spread over the caller's threads; each job as Encode, with its own outcome.
+  // Many blocks at once, their layers spread over the caller's threads; each job as Encode, with its own
+  // outcome.
   struct EncodeJob {
     BlockIdentity identity;
     std::span<const LayerView> layers;
@@ -155,7 +156,8 @@ class BlockReader {
 
   // Decodes the first `levels` levels (1…levels()) of one layer into the caller's tensors, sinks exact.
   absl::Status DecodeLayer(uint32_t layer, int levels, const MutableLayerView& out) const;
-  // Many layers of many blocks at once, spread over the caller's threads; each job as DecodeLayer, with its own outcome.
+  // Many layers of many blocks at once, spread over the caller's threads; each job as DecodeLayer, with its
+  // own outcome.
   struct DecodeJob {
     const BlockReader* reader = nullptr;
     uint32_t layer = 0;

@@ -7,8 +7,9 @@
 
 namespace quire {
 
-// Calls body(0) … body(n − 1), each once, in any order, on any threads, and returns when all have returned. A pool of a
-// process fits behind this in a lambda. Work handed over here is one layer of one block, some 10 µs to 1 ms.
+// Calls body(0) … body(n − 1), each once, in any order, on any threads, and returns when all have returned. A
+// pool of a process fits behind this in a lambda. Work handed over here is one layer of one block, some 10 µs
+// to 1 ms.
 using ParallelFor = absl::FunctionRef<void(size_t n, absl::FunctionRef<void(size_t i)> body)>;
 
 // No threads but the caller's: what everything does when no ParallelFor is given.

@@ -33,8 +33,8 @@ struct TqSlice {
   static TqSlice At(int level, uint32_t k_dim, int k_bits, uint32_t v_dim, int v_bits);
 };
 
-// The same for the codecs that have level 0 alone and no parts for both streams: fp8 and tq_prod. All parts are multiples of
-// 16 bytes and stand in this order, K's before V's.
+// The same for the codecs that have level 0 alone and no parts for both streams: fp8 and tq_prod. All parts
+// are multiples of 16 bytes and stand in this order, K's before V's.
 struct FlatSlice {
   struct Stream {
     Extent scales;  // bf16 [64]; fp8: tokens in order, tq_prod: in TokenSlot order
@@ -55,8 +55,8 @@ std::vector<LayerCodec> LayerCodecs(const CodecSpec& spec, const Layout& layout,
 // Immutable; thread-safe. Layers and heads are counted from 0 within the part.
 class SliceMap {
  public:
-  // INVALID_ARGUMENT if layout, part or a codec is not valid, or bits are out of range; UNIMPLEMENTED for qpc.
-  // sink_tokens: 0, or 4 for block 0. A level that no layer uses is left out of levels().
+  // INVALID_ARGUMENT if layout, part or a codec is not valid, or bits are out of range; UNIMPLEMENTED for
+  // qpc. sink_tokens: 0, or 4 for block 0. A level that no layer uses is left out of levels().
   static absl::StatusOr<SliceMap> Create(const Layout& layout, const Part& part,
                                          const std::vector<LayerCodec>& codecs, uint32_t sink_tokens);
 

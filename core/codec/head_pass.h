@@ -43,7 +43,7 @@ struct DecodePass {
   const uint32_t* flips;
   DType dtype;
   uint8_t* const* rows;
-  bool finite;  // no NaN can come out
+  bool finite;                      // no NaN can come out
   const uint8_t* const* next_rows;  // as in EncodePass
 };
 
@@ -67,6 +67,8 @@ inline constexpr double kScaleHalves[16] = {
     0x1.71f75e8ec5f74p+0, 0x1.82589994cce13p+0, 0x1.93737b0cdc5e5p+0, 0x1.a5503b23e255dp+0,
     0x1.b7f76f2fb5e47p+0, 0x1.cb720dcef9069p+0, 0x1.dfc97337b9b5fp+0, 0x1.f50765b6e4540p+0};
 
-inline float ValueScale(float base, uint8_t code) { return code == kZeroScaleCode ? 0 : base * kScalePowers[code]; }
+inline float ValueScale(float base, uint8_t code) {
+  return code == kZeroScaleCode ? 0 : base * kScalePowers[code];
+}
 
 }  // namespace quire

@@ -6,7 +6,8 @@
 
 namespace quire {
 
-QuantiserTables::QuantiserTables(const Codebook& book) : search{}, third{}, kept{}, with_signs{}, full{}, dim(book.dim()), bits(book.bits()) {
+QuantiserTables::QuantiserTables(const Codebook& book)
+    : search{}, third{}, kept{}, with_signs{}, full{}, dim(book.dim()), bits(book.bits()) {
   int steps = bits - 1;
   for (int i = 0; i < steps; ++i) {
     for (uint32_t cell = 0; cell < 1u << i; ++cell) {

@@ -38,7 +38,9 @@ class Rotation {
   Rotation(uint32_t dim, uint64_t seed);
 
   uint32_t dim() const { return dim_; }
-  RotationTables tables() const { return {dim_, power_, odd_, flips_.data(), middle_.data(), hartley_.data()}; }
+  RotationTables tables() const {
+    return {dim_, power_, odd_, flips_.data(), middle_.data(), hartley_.data()};
+  }
 
   // y = R·x and x = Rᵀ·y for one vector of dim floats, in place.
   void Apply(float* x) const;

@@ -153,8 +153,8 @@ absl::StatusOr<CodecSpec> CodecSpec::Parse(std::string_view text) {
   return spec;
 }
 
-// Overrides in order of layers, neighbours with equal bits joined. One that repeats the bits in front stays: it names a
-// layer, and a layout without that layer must refuse it.
+// Overrides in order of layers, neighbours with equal bits joined. One that repeats the bits in front stays:
+// it names a layer, and a layout without that layer must refuse it.
 void CodecSpec::Canonicalise() {
   std::sort(overrides_.begin(), overrides_.end(),
             [](const Override& a, const Override& b) { return a.first < b.first; });

@@ -5,9 +5,10 @@
 //   option = "layers=" layer [ "-" layer ] ":" bits                  each layer at most once
 //          | "effort=" digit                                         tq alone, 0…3, at most once
 //
-// e.g. tq:k6v3,effort=2,layers=0-1:k8v8,layers=29:k8v8. Layers count the layers that have KV, from 0; one that no `layers=`
-// names has the bits in front. raw and fp8 have one form each and take neither bits nor options; a spec has one codec for all
-// layers. qpc is known by name and UNIMPLEMENTED. See DESIGN.md, "The codec tq".
+// e.g. tq:k6v3,effort=2,layers=0-1:k8v8,layers=29:k8v8. Layers count the layers that have KV, from 0; one
+// that no `layers=` names has the bits in front. raw and fp8 have one form each and take neither bits nor
+// options; a spec has one codec for all layers. qpc is known by name and UNIMPLEMENTED. See DESIGN.md, "The
+// codec tq".
 #pragma once
 
 #include <cstdint>

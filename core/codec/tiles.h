@@ -1,14 +1,15 @@
 // How the 64 vectors of one head lie in memory while the kernels work on them.
 //
-// Floats: four tiles of 16 tokens, channel-major, so that tokens stand side by side in a vector register and every
-// butterfly, sum over channels and comparison is free of shuffles. Element (channel c, token t) is
-// data[(t/16)·tile + c·row + t%16]: `row` 16 and `tile` 16·d keep one tile in the first-level cache, `row` 64 and `tile` 16
-// are the plain [d][64] of tests and tools.
+// Floats: four tiles of 16 tokens, channel-major, so that tokens stand side by side in a vector register and
+// every butterfly, sum over channels and comparison is free of shuffles. Element (channel c, token t) is
+// data[(t/16)·tile + c·row + t%16]: `row` 16 and `tile` 16·d keep one tile in the first-level cache, `row` 64
+// and `tile` 16 are the plain [d][64] of tests and tools.
 //
-// Codes: words of eight channels. A code of b bits, shifted up to eight (code << (8 − b)), has a high and a low nibble;
-// nibble j of high[8·B… ] word (B, t) is channel 8B + j of token t. Bit 3 of a high nibble is the sign, so the three bits
-// below it index any table of at most four bits, whatever b is. Words are what bit-planes are made of (units of eight
-// values) and what decoding looks up in, so codes are never bytes on the way.
+// Codes: words of eight channels. A code of b bits, shifted up to eight (code << (8 − b)), has a high and a
+// low nibble; nibble j of high[8·B… ] word (B, t) is channel 8B + j of token t. Bit 3 of a high nibble is the
+// sign, so the three bits below it index any table of at most four bits, whatever b is. Words are what
+// bit-planes are made of (units of eight values) and what decoding looks up in, so codes are never bytes on
+// the way.
 #pragma once
 
 #include <cstddef>

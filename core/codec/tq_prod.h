@@ -1,7 +1,8 @@
 // The codec `tq_prod`: codes whose inner products are unbiased. For vector search; as keys of attention its
 // spread costs far more than the bias it removes.
 //
-// Per vector, with y = R·x (core/codec/rotation.h), no mean, and b bits a coordinate of which b−1 are an index:
+// Per vector, with y = R·x (core/codec/rotation.h), no mean, and b bits a coordinate of which b−1 are an
+// index:
 //   scale  = bf16 of ‖y‖/sqrt(d), the exact norm
 //   index  = cells of y·sqrt(d)/‖y‖ in the codebook of b−1 bits; c their centroids
 //   r      = y − scale·c; rest = bf16 of ‖r‖

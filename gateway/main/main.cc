@@ -57,7 +57,8 @@ int main(int argc, char** argv) {
     metrics = *std::move(listener);
     std::printf("quire-gateway metrics on port %d\n", metrics->port());
   }
-  std::printf("quire-gateway ready, listening on %s://%s\n", tls ? "https" : "http", (*gateway)->address().c_str());
+  std::printf("quire-gateway ready, listening on %s://%s\n", tls ? "https" : "http",
+              (*gateway)->address().c_str());
   std::fflush(stdout);
   quire::runtime::WaitForSignal();
   (*gateway)->Shutdown(kDrainTime);

@@ -11,12 +11,15 @@ namespace quire {
 namespace {
 
 constexpr auto kReadyPoll = std::chrono::milliseconds(5);
-constexpr auto kReadyTimeout = std::chrono::seconds(30);   // the gateway asks for the model several times a second
-constexpr auto kLastMessages = std::chrono::seconds(1);    // for answers that have ended and are still on their way
+constexpr auto kReadyTimeout =
+    std::chrono::seconds(30);  // the gateway asks for the model several times a second
+constexpr auto kLastMessages =
+    std::chrono::seconds(1);  // for answers that have ended and are still on their way
 
 }  // namespace
 
-AllInOne::AllInOne(AllInOneOptions options) : options_(std::move(options)), registry_(runtime::NewRegistry()) {}
+AllInOne::AllInOne(AllInOneOptions options)
+    : options_(std::move(options)), registry_(runtime::NewRegistry()) {}
 
 absl::StatusOr<std::unique_ptr<AllInOne>> AllInOne::Start(AllInOneOptions options) {
   QUIRE_RETURN_IF_ERROR(options.scheduler.Validate());
@@ -47,7 +50,8 @@ absl::Status AllInOne::Load(const worker::LoadProgress& progress) {
   const auto deadline = std::chrono::steady_clock::now() + kReadyTimeout;
   while (!gateway_->ready()) {
     if (std::chrono::steady_clock::now() > deadline) {
-      return absl::InternalError("the model is loaded, but the gateway got no answer from its own worker within 30 s");
+      return absl::InternalError(
+          "the model is loaded, but the gateway got no answer from its own worker within 30 s");
     }
     std::this_thread::sleep_for(kReadyPoll);
   }
@@ -60,7 +64,8 @@ void AllInOne::Shutdown(std::chrono::milliseconds timeout) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   if (server_ != nullptr) server_->SetServing(false);
   if (gateway_ != nullptr) gateway_->Shutdown(timeout);
-  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+  const auto left =
+      std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
   if (inference_ != nullptr) inference_->Drain(std::max(left, std::chrono::milliseconds(0)));
   if (server_ != nullptr) server_->Shutdown(kLastMessages);
 }

@@ -22,17 +22,18 @@ namespace quire {
 struct AllInOneOptions {
   gateway::GatewayOptions gateway;  // `channels`, `workers` and `registry` are filled in here
   runtime::ServerOptions grpc;
-  store::LocalStoreOptions store;   // `registry` is filled in here
+  store::LocalStoreOptions store;  // `registry` is filled in here
   worker::EngineOptions engine;
   worker::SchedulerOptions scheduler;
 };
 
-// The worker reads and writes the store by plain calls. Both are also on one gRPC server, where other processes find them; the gateway
-// reaches the worker through that server without leaving the process. Not thread-safe.
+// The worker reads and writes the store by plain calls. Both are also on one gRPC server, where other
+// processes find them; the gateway reaches the worker through that server without leaving the process. Not
+// thread-safe.
 class AllInOne {
  public:
-  // Reserves the memory and takes the addresses, so that what is wrong with those shows before a model is loaded. Until Load has
-  // returned, /health says 503 and grpc.health NOT_SERVING.
+  // Reserves the memory and takes the addresses, so that what is wrong with those shows before a model is
+  // loaded. Until Load has returned, /health says 503 and grpc.health NOT_SERVING.
   static absl::StatusOr<std::unique_ptr<AllInOne>> Start(AllInOneOptions options);
   // Loads the model and serves it; returns when the gateway knows it.
   absl::Status Load(const worker::LoadProgress& progress);
@@ -52,7 +53,8 @@ class AllInOne {
 
   AllInOneOptions options_;
   std::shared_ptr<prometheus::Registry> registry_;
-  // Destroyed from below: the gateway calls the server, the server's handlers call the services, and those the store and engine.
+  // Destroyed from below: the gateway calls the server, the server's handlers call the services, and those
+  // the store and engine.
   std::shared_ptr<store::LocalStore> store_;
   std::shared_ptr<worker::Engine> engine_;
   std::unique_ptr<store::StoreServices> store_services_;

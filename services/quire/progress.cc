@@ -24,7 +24,8 @@ void Progress::Show(const std::string& step, double fraction) {
     step_ = step;
   }
   const int percent = std::isnan(fraction) ? 0 : static_cast<int>(std::clamp(fraction, 0.0, 1.0) * 100);
-  const bool moved = on_terminal_ ? percent != percent_ : percent_ < 0 || percent / kLineEvery != percent_ / kLineEvery;
+  const bool moved =
+      on_terminal_ ? percent != percent_ : percent_ < 0 || percent / kLineEvery != percent_ / kLineEvery;
   if (!moved) return;
   percent_ = percent;
   Draw();

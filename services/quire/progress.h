@@ -5,8 +5,8 @@
 
 namespace quire {
 
-// Shows the steps of one long task on standard output: a bar that is redrawn on a terminal, a line for every quarter elsewhere. Used by one
-// thread at a time.
+// Shows the steps of one long task on standard output: a bar that is redrawn on a terminal, a line for every
+// quarter elsewhere. Used by one thread at a time.
 class Progress {
  public:
   Progress();

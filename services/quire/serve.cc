@@ -32,8 +32,10 @@ struct Flags {
 
 // Where data goes that outlives the process, by the XDG base directory specification.
 std::string DefaultDataFolder() {
-  if (const char* data = std::getenv("XDG_DATA_HOME"); data != nullptr && *data != '\0') return std::string(data) + "/quire";
-  if (const char* home = std::getenv("HOME"); home != nullptr && *home != '\0') return std::string(home) + "/.local/share/quire";
+  if (const char* data = std::getenv("XDG_DATA_HOME"); data != nullptr && *data != '\0')
+    return std::string(data) + "/quire";
+  if (const char* home = std::getenv("HOME"); home != nullptr && *home != '\0')
+    return std::string(home) + "/.local/share/quire";
   return "quire-data";
 }
 
@@ -43,12 +45,18 @@ void AddModelFlags(CLI::App& app, Flags& flags) {
   app.add_option("--model", engine.model_path, "GGUF file of the model")->required();
   app.add_option("--served-model-name", engine.served_name,
                  "What clients call the model; empty: the file's name without .gguf");
-  app.add_option("--kv-codec", flags.kv_codec, "How finished KV blocks are coded: raw, fp8, tq:k4v4, tq:k6v3,effort=2, …")
+  app.add_option("--kv-codec", flags.kv_codec,
+                 "How finished KV blocks are coded: raw, fp8, tq:k4v4, tq:k6v3,effort=2, …")
       ->capture_default_str();
-  app.add_option("--threads", engine.threads, "Threads that compute; 0: all cores")->check(CLI::Range(0, 1024))->capture_default_str();
-  app.add_option("--max-context", engine.max_context, "Tokens of prompt and answer together; 0: the model's own limit")
+  app.add_option("--threads", engine.threads, "Threads that compute; 0: all cores")
+      ->check(CLI::Range(0, 1024))
       ->capture_default_str();
-  app.add_option("--max-running", scheduler.max_running, "Requests that run at a time")->check(CLI::Range(1, 4096))->capture_default_str();
+  app.add_option("--max-context", engine.max_context,
+                 "Tokens of prompt and answer together; 0: the model's own limit")
+      ->capture_default_str();
+  app.add_option("--max-running", scheduler.max_running, "Requests that run at a time")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
   app.add_option("--max-waiting", scheduler.max_waiting, "Requests that wait behind them; over it 429")
       ->check(CLI::Range(0, 65536))
       ->capture_default_str();
@@ -59,14 +67,18 @@ void AddServerFlags(CLI::App& app, Flags& flags) {
   flags.common.log_level = "warn";
   flags.options.gateway.data_dir = DefaultDataFolder();
   flags.options.store.host_bytes = uint64_t{1} << 30;
-  app.add_option("--grpc-listen", flags.grpc_listen, "Address of the store's and the worker's gRPC services; port 0 picks one")
+  app.add_option("--grpc-listen", flags.grpc_listen,
+                 "Address of the store's and the worker's gRPC services; port 0 picks one")
       ->capture_default_str();
-  app.add_option("--data", flags.options.gateway.data_dir, "Folder for what outlives the process: the secret of the cache salts")
+  app.add_option("--data", flags.options.gateway.data_dir,
+                 "Folder for what outlives the process: the secret of the cache salts")
       ->capture_default_str();
-  app.add_option("--host-bytes", flags.options.store.host_bytes, "Memory for stored KV blocks, reserved at start; 512MiB, 16GiB, …")
+  app.add_option("--host-bytes", flags.options.store.host_bytes,
+                 "Memory for stored KV blocks, reserved at start; 512MiB, 16GiB, …")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->capture_default_str();
-  app.add_option("--drain-timeout", flags.drain_seconds, "Seconds that running requests get to finish after SIGTERM")
+  app.add_option("--drain-timeout", flags.drain_seconds,
+                 "Seconds that running requests get to finish after SIGTERM")
       ->check(CLI::Range(0, 86400))
       ->capture_default_str();
   runtime::AddCommonFlags(app, flags.common);
@@ -85,7 +97,9 @@ absl::Status FinishOptions(Flags& flags) {
 
   std::error_code error;
   std::filesystem::create_directories(gateway.data_dir, error);
-  if (error) return absl::PermissionDeniedError("cannot make the data folder " + gateway.data_dir + ": " + error.message());
+  if (error)
+    return absl::PermissionDeniedError("cannot make the data folder " + gateway.data_dir + ": " +
+                                       error.message());
   return absl::OkStatus();
 }
 
@@ -103,13 +117,14 @@ void PrintReady(const AllInOne& all, bool tls) {
       "\nquire is ready: OpenAI API at %s/v1 · gRPC at %s\n"
       "Paste this to try it:\n\n"
       "curl %s/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-      "  -d '{\"model\": \"%s\", \"max_tokens\": 64, \"messages\": [{\"role\": \"user\", \"content\": \"Why is the sky blue?\"}]}'\n\n",
+      "  -d '{\"model\": \"%s\", \"max_tokens\": 64, \"messages\": [{\"role\": \"user\", \"content\": \"Why "
+      "is the sky blue?\"}]}'\n\n",
       base.c_str(), all.grpc_address().c_str(), base.c_str(), all.model().name.c_str());
   std::fflush(stdout);
 }
 
-// SIGINT and SIGTERM, waited for on a thread of its own: while a model loads the first one ends the process, and afterwards, when
-// the first one drains, the second does.
+// SIGINT and SIGTERM, waited for on a thread of its own: while a model loads the first one ends the process,
+// and afterwards, when the first one drains, the second does.
 class StopSignals {
  public:
   StopSignals() {
@@ -138,12 +153,14 @@ absl::Status Serve(Flags& flags) {
   QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<AllInOne> all, AllInOne::Start(std::move(flags.options)));
   std::unique_ptr<runtime::MetricsListener> metrics;
   if (!flags.common.metrics_listen.empty()) {
-    QUIRE_ASSIGN_OR_RETURN(metrics, runtime::MetricsListener::Start(flags.common.metrics_listen, all->registry()));
+    QUIRE_ASSIGN_OR_RETURN(metrics,
+                           runtime::MetricsListener::Start(flags.common.metrics_listen, all->registry()));
     std::printf("metrics on port %d\n", metrics->port());
   }
   {
     Progress progress;
-    QUIRE_RETURN_IF_ERROR(all->Load([&](const std::string& step, double fraction) { progress.Show(step, fraction); }));
+    QUIRE_RETURN_IF_ERROR(
+        all->Load([&](const std::string& step, double fraction) { progress.Show(step, fraction); }));
   }
   signals.Serving();
   PrintReady(*all, !flags.common.server.tls.certificate.empty());
@@ -157,8 +174,10 @@ absl::Status Serve(Flags& flags) {
 
 int ServeMain(int argc, char** argv) {
   runtime::BlockSignals();
-  CLI::App app("Serves a model over OpenAI's API and gRPC, its KV cache kept as codes: gateway, worker and store in one process.",
-               "quire serve");
+  CLI::App app(
+      "Serves a model over OpenAI's API and gRPC, its KV cache kept as codes: gateway, worker and store in "
+      "one process.",
+      "quire serve");
   Flags flags;
   AddModelFlags(app, flags);
   AddServerFlags(app, flags);

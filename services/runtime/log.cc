@@ -37,8 +37,9 @@ absl::Status InitLogging(const std::string& service, const std::string& level) {
         absl::StrCat("log level \"", level, "\" is not one of trace, debug, info, warn, error, off"));
   }
   auto formatter = std::make_unique<spdlog::pattern_formatter>(spdlog::pattern_time_type::utc);
-  formatter->add_flag<JsonMessage>('*').set_pattern(absl::StrCat(
-      R"({"time":"%Y-%m-%dT%H:%M:%S.%eZ","level":"%l","service":")", service, R"(","thread":%t,"message":"%*"})"));
+  formatter->add_flag<JsonMessage>('*').set_pattern(
+      absl::StrCat(R"({"time":"%Y-%m-%dT%H:%M:%S.%eZ","level":"%l","service":")", service,
+                   R"(","thread":%t,"message":"%*"})"));
   auto logger = std::make_shared<spdlog::logger>(service, std::make_shared<spdlog::sinks::stderr_sink_mt>());
   logger->set_formatter(std::move(formatter));
   logger->set_level(parsed);

@@ -7,7 +7,8 @@
 
 namespace quire::runtime {
 
-// level: trace, debug, info, warn, error. Call once, before threads start; later use spdlog::info(…) and friends directly.
+// level: trace, debug, info, warn, error. Call once, before threads start; later use spdlog::info(…) and
+// friends directly.
 absl::Status InitLogging(const std::string& service, const std::string& level);
 
 }  // namespace quire::runtime

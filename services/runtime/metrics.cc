@@ -12,8 +12,8 @@ namespace quire::runtime {
 
 std::shared_ptr<prometheus::Registry> NewRegistry() { return std::make_shared<prometheus::Registry>(); }
 
-prometheus::Counter& AddCounter(prometheus::Registry& registry, const std::string& name, const std::string& help,
-                                const prometheus::Labels& labels) {
+prometheus::Counter& AddCounter(prometheus::Registry& registry, const std::string& name,
+                                const std::string& help, const prometheus::Labels& labels) {
   return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add(labels);
 }
 
@@ -22,7 +22,8 @@ prometheus::Gauge& AddGauge(prometheus::Registry& registry, const std::string& n
   return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add(labels);
 }
 
-prometheus::Histogram& AddHistogram(prometheus::Registry& registry, const std::string& name, const std::string& help,
+prometheus::Histogram& AddHistogram(prometheus::Registry& registry, const std::string& name,
+                                    const std::string& help,
                                     const prometheus::Histogram::BucketBoundaries& buckets,
                                     const prometheus::Labels& labels) {
   return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add(labels, buckets);
@@ -41,8 +42,8 @@ struct MetricsListener::Impl {
   prometheus::Exposer exposer;
 };
 
-absl::StatusOr<std::unique_ptr<MetricsListener>> MetricsListener::Start(const std::string& address,
-                                                                        std::shared_ptr<prometheus::Registry> registry) {
+absl::StatusOr<std::unique_ptr<MetricsListener>> MetricsListener::Start(
+    const std::string& address, std::shared_ptr<prometheus::Registry> registry) {
   auto listener = std::unique_ptr<MetricsListener>(new MetricsListener());
   try {
     listener->impl_ = std::make_unique<Impl>(address, std::move(registry));

@@ -13,15 +13,18 @@
 
 namespace quire::runtime {
 
-// Register every family and its known labels at start, so that a scrape shows zeros before the first event. Thread-safe.
+// Register every family and its known labels at start, so that a scrape shows zeros before the first event.
+// Thread-safe.
 std::shared_ptr<prometheus::Registry> NewRegistry();
 
-prometheus::Counter& AddCounter(prometheus::Registry& registry, const std::string& name, const std::string& help,
-                                const prometheus::Labels& labels = {});
+prometheus::Counter& AddCounter(prometheus::Registry& registry, const std::string& name,
+                                const std::string& help, const prometheus::Labels& labels = {});
 prometheus::Gauge& AddGauge(prometheus::Registry& registry, const std::string& name, const std::string& help,
                             const prometheus::Labels& labels = {});
-prometheus::Histogram& AddHistogram(prometheus::Registry& registry, const std::string& name, const std::string& help,
-                                    const prometheus::Histogram::BucketBoundaries& buckets, const prometheus::Labels& labels = {});
+prometheus::Histogram& AddHistogram(prometheus::Registry& registry, const std::string& name,
+                                    const std::string& help,
+                                    const prometheus::Histogram::BucketBoundaries& buckets,
+                                    const prometheus::Labels& labels = {});
 
 // The text exposition of all metrics, for a listener of one's own (the gateway's /metrics).
 std::string Exposition(const prometheus::Registry& registry);
@@ -30,8 +33,8 @@ std::string Exposition(const prometheus::Registry& registry);
 class MetricsListener {
  public:
   // address: host:port; port 0 picks one.
-  static absl::StatusOr<std::unique_ptr<MetricsListener>> Start(const std::string& address,
-                                                                std::shared_ptr<prometheus::Registry> registry);
+  static absl::StatusOr<std::unique_ptr<MetricsListener>> Start(
+      const std::string& address, std::shared_ptr<prometheus::Registry> registry);
   ~MetricsListener();
   int port() const { return port_; }
 

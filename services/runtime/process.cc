@@ -30,7 +30,9 @@ class EnvironmentFirst : public CLI::ConfigTOML {
  public:
   std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
     std::vector<CLI::ConfigItem> items = CLI::ConfigTOML::from_config(input);
-    std::erase_if(items, [](const CLI::ConfigItem& i) { return std::getenv(EnvironmentName(i.name).c_str()) != nullptr; });
+    std::erase_if(items, [](const CLI::ConfigItem& i) {
+      return std::getenv(EnvironmentName(i.name).c_str()) != nullptr;
+    });
     return items;
   }
 };
@@ -38,14 +40,18 @@ class EnvironmentFirst : public CLI::ConfigTOML {
 }  // namespace
 
 void AddCommonFlags(CLI::App& app, CommonFlags& flags) {
-  app.add_option("--listen", flags.server.listen, "Address to serve on: host:port (port 0 picks one) or unix:/path")
+  app.add_option("--listen", flags.server.listen,
+                 "Address to serve on: host:port (port 0 picks one) or unix:/path")
       ->capture_default_str();
   app.add_option("--metrics-listen", flags.metrics_listen, "Address for Prometheus /metrics; empty: none");
-  app.add_option("--log-level", flags.log_level, "trace, debug, info, warn, error or off")->capture_default_str();
+  app.add_option("--log-level", flags.log_level, "trace, debug, info, warn, error or off")
+      ->capture_default_str();
   app.add_option("--tls-cert", flags.server.tls.certificate, "PEM certificate; re-read when it changes");
   app.add_option("--tls-key", flags.server.tls.key, "PEM key of --tls-cert");
-  app.add_option("--tls-client-ca", flags.server.tls.client_ca, "PEM CA: clients must show a certificate signed by it");
-  app.add_option("--max-streams", flags.server.max_streams, "Calls served at a time; over it RESOURCE_EXHAUSTED")
+  app.add_option("--tls-client-ca", flags.server.tls.client_ca,
+                 "PEM CA: clients must show a certificate signed by it");
+  app.add_option("--max-streams", flags.server.max_streams,
+                 "Calls served at a time; over it RESOURCE_EXHAUSTED")
       ->capture_default_str()
       ->check(CLI::Range(1, 65536));
 }
@@ -56,7 +62,8 @@ void BindEnvironment(CLI::App& app) {
     app.config_formatter(std::make_shared<EnvironmentFirst>());
   }
   for (CLI::Option* option : app.get_options([](CLI::Option* o) { return !o->get_lnames().empty(); })) {
-    if (option->get_lnames().front() != "help") option->envname(EnvironmentName(option->get_lnames().front()));
+    if (option->get_lnames().front() != "help")
+      option->envname(EnvironmentName(option->get_lnames().front()));
   }
 }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-
 #include <functional>
 #include <string>
 
@@ -17,8 +16,9 @@ struct CommonFlags {
   std::string metrics_listen;  // host:port; empty: no metrics listener
   std::string log_level = "info";
 };
-// Adds --listen, --metrics-listen, --log-level, --tls-cert, --tls-key, --tls-client-ca, --max-streams, --config; every flag --a-b of `app`
-// can also be given as QUIRE_A_B or in the TOML file of --config. Call after the app's own flags were added.
+// Adds --listen, --metrics-listen, --log-level, --tls-cert, --tls-key, --tls-client-ca, --max-streams,
+// --config; every flag --a-b of `app` can also be given as QUIRE_A_B or in the TOML file of --config. Call
+// after the app's own flags were added.
 void AddCommonFlags(CLI::App& app, CommonFlags& flags);
 void BindEnvironment(CLI::App& app);
 

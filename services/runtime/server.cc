@@ -26,7 +26,8 @@ absl::Status CheckReadable(const std::string& what, const std::string& path) {
 }
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> ServerCredentials(const TlsOptions& tls) {
-  if (tls.certificate.empty() && tls.key.empty() && tls.client_ca.empty()) return grpc::InsecureServerCredentials();
+  if (tls.certificate.empty() && tls.key.empty() && tls.client_ca.empty())
+    return grpc::InsecureServerCredentials();
   if (tls.certificate.empty() || tls.key.empty()) {
     return absl::InvalidArgumentError("TLS needs both a certificate and a key file");
   }
@@ -58,17 +59,20 @@ void RegisterPlugins() {
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
                                                       const std::vector<grpc::Service*>& services) {
   RegisterPlugins();
-  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<grpc::ServerCredentials> credentials, ServerCredentials(options.tls));
+  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<grpc::ServerCredentials> credentials,
+                         ServerCredentials(options.tls));
 
   grpc::ServerBuilder builder;
   int port = 0;
   builder.AddListeningPort(options.listen, credentials, &port);
   for (grpc::Service* service : services) builder.RegisterService(service);
   builder.SetMaxReceiveMessageSize(options.max_message_bytes);
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // a port in use is an error, not half of the traffic
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT,
+                             0);  // a port in use is an error, not half of the traffic
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kKeepaliveMs / 2);
-  // A call of the sync API holds a thread; without one the server itself answers RESOURCE_EXHAUSTED. Two threads poll.
+  // A call of the sync API holds a thread; without one the server itself answers RESOURCE_EXHAUSTED. Two
+  // threads poll.
   grpc::ResourceQuota quota("quire");
   quota.SetMaxThreads(options.max_streams + 2);
   builder.SetResourceQuota(quota);
@@ -79,7 +83,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   auto server = std::unique_ptr<Server>(new Server());
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr || (port == 0 && !absl::StartsWith(options.listen, "unix"))) {
-    return absl::UnavailableError(absl::StrCat("cannot listen on ", options.listen, ": the address is in use or not ours"));
+    return absl::UnavailableError(
+        absl::StrCat("cannot listen on ", options.listen, ": the address is in use or not ours"));
   }
   server->port_ = port;
   server->address_ = absl::StartsWith(options.listen, "unix")
@@ -106,7 +111,8 @@ std::shared_ptr<grpc::Channel> Server::InProcessChannel() {
   return server_->InProcessChannel(arguments);
 }
 
-absl::StatusOr<std::shared_ptr<grpc::Channel>> NewChannel(const std::string& address, const ChannelOptions& options) {
+absl::StatusOr<std::shared_ptr<grpc::Channel>> NewChannel(const std::string& address,
+                                                          const ChannelOptions& options) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(4 << 20);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);

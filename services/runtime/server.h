@@ -20,7 +20,7 @@ struct TlsOptions {
 struct ServerOptions {
   std::string listen = "127.0.0.1:0";  // host:port, or unix:/path
   TlsOptions tls;
-  int max_streams = 256;     // calls served at a time; over it RESOURCE_EXHAUSTED
+  int max_streams = 256;  // calls served at a time; over it RESOURCE_EXHAUSTED
   int max_message_bytes = 4 << 20;
 };
 
@@ -28,7 +28,8 @@ struct ServerOptions {
 class Server {
  public:
   // The services are borrowed and must outlive the server.
-  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options, const std::vector<grpc::Service*>& services);
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options,
+                                                       const std::vector<grpc::Service*>& services);
   ~Server();
 
   const std::string& address() const { return address_; }  // host:port with the real port
@@ -46,10 +47,12 @@ class Server {
   int port_ = 0;
 };
 
-// A client channel with our limits and keepalive. `ca`: PEM file for TLS, with optional client certificate; all empty: plaintext.
+// A client channel with our limits and keepalive. `ca`: PEM file for TLS, with optional client certificate;
+// all empty: plaintext.
 struct ChannelOptions {
   std::string ca, certificate, key;
 };
-absl::StatusOr<std::shared_ptr<grpc::Channel>> NewChannel(const std::string& address, const ChannelOptions& options = {});
+absl::StatusOr<std::shared_ptr<grpc::Channel>> NewChannel(const std::string& address,
+                                                          const ChannelOptions& options = {});
 
 }  // namespace quire::runtime

@@ -1,5 +1,5 @@
-// Every kernel target against the scalar reference, bit for bit: planes, scales, corrections, measured errors, and every
-// decoded element of every type.
+// Every kernel target against the scalar reference, bit for bit: planes, scales, corrections, measured
+// errors, and every decoded element of every type.
 #include "core/codec/head_codec.h"
 
 #include <gtest/gtest.h>
@@ -112,7 +112,8 @@ void Compare(const Case& c, const Rows& rows) {
   TqValue value, plain_value;
   Planes k_planes(c.dim, c.bits), v_planes = k_planes, plain_k_planes = k_planes, plain_v_planes = k_planes;
   HeadRows view = rows.view();
-  ASSERT_EQ(EncodeKeyHead(rotation, book, c.effort, c.first_token, view, &key, k_planes.pointers(), &view), -1);
+  ASSERT_EQ(EncodeKeyHead(rotation, book, c.effort, c.first_token, view, &key, k_planes.pointers(), &view),
+            -1);
   ASSERT_EQ(reference::EncodeKeyHead(plain_rotation, book, c.effort, c.first_token, view, &plain_key,
                                      plain_k_planes.pointers()),
             -1);
@@ -129,7 +130,8 @@ void Compare(const Case& c, const Rows& rows) {
   EXPECT_EQ(value.corrections, plain_value.corrections);
   EXPECT_EQ(k_planes.bytes, plain_k_planes.bytes);
   EXPECT_EQ(v_planes.bytes, plain_v_planes.bytes);
-  for (auto [a, b] : {std::pair(&key.measured, &plain_key.measured), {&value.measured, &plain_value.measured}}) {
+  for (auto [a, b] :
+       {std::pair(&key.measured, &plain_key.measured), {&value.measured, &plain_value.measured}}) {
     EXPECT_EQ(a->energy, b->energy);
     for (int level = 0; level < kTqLevels; ++level) EXPECT_EQ(a->error[level], b->error[level]) << level;
   }
@@ -143,13 +145,14 @@ void Compare(const Case& c, const Rows& rows) {
       FragmentOrder order = is_key ? FragmentOrder::kKey : FragmentOrder::kValue;
       const Planes& planes = is_key ? k_planes : v_planes;
       Rows out(c.dtype, c.dim, c.dim + c.padding), plain(c.dtype, c.dim, c.dim + c.padding);
-      DecodeHead(&rotation, book, kept, order, planes.const_pointers(), scales, is_key ? mean : nullptr, c.first_token,
-                 out.room());
-      reference::DecodeHead(&plain_rotation, book, kept, order, planes.const_pointers(), scales, is_key ? mean : nullptr,
-                            c.first_token, plain.room());
+      DecodeHead(&rotation, book, kept, order, planes.const_pointers(), scales, is_key ? mean : nullptr,
+                 c.first_token, out.room());
+      reference::DecodeHead(&plain_rotation, book, kept, order, planes.const_pointers(), scales,
+                            is_key ? mean : nullptr, c.first_token, plain.room());
       EXPECT_TRUE(out.bytes == plain.bytes) << "decoded " << levels << (is_key ? " K" : " V");
       DecodeHead(nullptr, book, kept, order, planes.const_pointers(), scales, nullptr, 0, out.room());
-      reference::DecodeHead(nullptr, book, kept, order, planes.const_pointers(), scales, nullptr, 0, plain.room());
+      reference::DecodeHead(nullptr, book, kept, order, planes.const_pointers(), scales, nullptr, 0,
+                            plain.room());
       EXPECT_TRUE(out.bytes == plain.bytes) << "rotated " << levels << (is_key ? " K" : " V");
     }
   }
@@ -161,7 +164,11 @@ TEST_P(HeadCodecTest, EveryDimAndBits) {
   for (uint32_t dim = kMinCodecDim; dim <= kMaxCodecDim; dim += kCodecDimStep) {
     for (int bits = 2; bits <= 8; ++bits) {
       if (dim > 256 && (dim / 16 + bits) % 3 != 0) continue;  // enough of the large ones
-      Case c{dim, bits, static_cast<int>(random() % 4), random() % 3 == 0 ? 4u : 0u, static_cast<DType>(random() % 3),
+      Case c{dim,
+             bits,
+             static_cast<int>(random() % 4),
+             random() % 3 == 0 ? 4u : 0u,
+             static_cast<DType>(random() % 3),
              static_cast<ptrdiff_t>(random() % 2 * dim + random() % 3)};
       Rows rows(c.dtype, dim, dim + c.padding);
       rows.Fill([&](uint32_t t, uint32_t channel) { return normal(random) + (channel == 3 ? 6.0f : 0.0f); });
@@ -218,7 +225,8 @@ TEST_P(HeadCodecTest, NothingIsAllocatedPerCall) {
       before = allocations;
       EncodeKeyHead(rotation, book, 1, 0, view, &key, planes.pointers(), &view);
       TqKeyScales(book, 3, key, scales);
-      DecodeHead(&rotation, book, 4, FragmentOrder::kKey, planes.const_pointers(), scales, nullptr, 0, rows.room());
+      DecodeHead(&rotation, book, 4, FragmentOrder::kKey, planes.const_pointers(), scales, nullptr, 0,
+                 rows.room());
       EncodeValueHead(rotation, book, 1, 0, view, &value, planes.pointers(), &view);
     }
     EXPECT_EQ(allocations, before);
@@ -235,15 +243,17 @@ TEST_P(HeadCodecTest, NonsenseDecodesTheSameEverywhere) {
   for (auto& plane : planes.bytes) {
     for (uint8_t& byte : plane) byte = static_cast<uint8_t>(random());
   }
-  constexpr float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float kInf = std::numeric_limits<float>::infinity(),
+                  kNan = std::numeric_limits<float>::quiet_NaN();
   float scales[64], mean[64];
-  for (uint32_t t = 0; t < 64; ++t) scales[t] = std::vector<float>{1, kInf, kNan, 3e38f, 1e-41f, 0, 1e-30f}[t % 7];
+  for (uint32_t t = 0; t < 64; ++t)
+    scales[t] = std::vector<float>{1, kInf, kNan, 3e38f, 1e-41f, 0, 1e-30f}[t % 7];
   for (uint32_t c = 0; c < 64; ++c) mean[c] = c == 9 ? 2e38f : 0.5f;
   for (DType dtype : {DType::kBf16, DType::kF16, DType::kF32}) {
     Rows out(dtype, 64, 64), plain(dtype, 64, 64);
     DecodeHead(&rotation, book, 4, FragmentOrder::kKey, planes.const_pointers(), scales, mean, 0, out.room());
-    reference::DecodeHead(&plain_rotation, book, 4, FragmentOrder::kKey, planes.const_pointers(), scales, mean, 0,
-                          plain.room());
+    reference::DecodeHead(&plain_rotation, book, 4, FragmentOrder::kKey, planes.const_pointers(), scales,
+                          mean, 0, plain.room());
     for (size_t i = 0; i < 64 * 64; ++i) {
       float a = LoadElement(dtype, out.bytes.data(), i), b = LoadElement(dtype, plain.bytes.data(), i);
       // Which NaN comes of two is the processor's choice.
@@ -267,7 +277,8 @@ TEST_P(HeadCodecTest, EverySixteenBitPatternIsReadAsItIs) {
       TqValue value, plain;
       Planes planes(16, 8), plain_planes(16, 8);
       int bad = EncodeValueHead(rotation, book, 0, 0, rows.view(), &value, planes.pointers());
-      int plain_bad = reference::EncodeValueHead(plain_rotation, book, 0, 0, rows.view(), &plain, plain_planes.pointers());
+      int plain_bad = reference::EncodeValueHead(plain_rotation, book, 0, 0, rows.view(), &plain,
+                                                 plain_planes.pointers());
       ASSERT_EQ(bad, plain_bad) << first;
       if (bad >= 0) continue;
       ASSERT_EQ(planes.bytes, plain_planes.bytes) << first;
@@ -293,8 +304,8 @@ TEST_P(HeadCodecTest, NotFiniteIsReportedByToken) {
   }
 }
 
-// The claim behind choosing V's scale codes by comparing: base · 2^((2i+1)/32) is never so near a float that rounding a
-// logarithm in double could differ.
+// The claim behind choosing V's scale codes by comparing: base · 2^((2i+1)/32) is never so near a float that
+// rounding a logarithm in double could differ.
 TEST(ScaleCodeTest, NoEdgeIsNearAFloat) {
   for (uint32_t mantissa = 0; mantissa < 128; ++mantissa) {
     long double base = 1 + mantissa / 128.0L;

@@ -48,7 +48,9 @@ size_t PlaneBit(FragmentOrder order, uint32_t dim, uint32_t token, uint32_t chan
 
 void Pack(FragmentOrder order, uint32_t dim, int bits, const uint8_t* codes, const PlanePointers& planes) {
   for (int p = 0; p < bits - 1; ++p) std::memset(planes[p], 0, PlaneBytes(dim, p == 0 ? 2 : 1));
-  auto set = [&](int p, size_t bit, int value) { planes[p][bit / 8] |= static_cast<uint8_t>(value << bit % 8); };
+  auto set = [&](int p, size_t bit, int value) {
+    planes[p][bit / 8] |= static_cast<uint8_t>(value << bit % 8);
+  };
   for (uint32_t c = 0; c < dim; ++c) {
     for (uint32_t t = 0; t < kN; ++t) {
       int code = codes[c * kN + t];
@@ -92,7 +94,13 @@ struct Vectors {
   double tiny = 0;
 
   Vectors(const Codebook& codebook, uint32_t first_token, std::vector<float> rotated)
-      : book(codebook), dim(codebook.dim()), first(first_token), y(std::move(rotated)), codes(dim * kN), energy(kN), inverse(kN) {}
+      : book(codebook),
+        dim(codebook.dim()),
+        first(first_token),
+        y(std::move(rotated)),
+        codes(dim * kN),
+        energy(kN),
+        inverse(kN) {}
 
   template <typename Term>
   float Sum(uint32_t t, Term term) const {
@@ -105,7 +113,8 @@ struct Vectors {
     return Sum(t, [&](float v, uint8_t code) { return v * Centroid(code, kept); });
   }
   float Square(uint32_t t) const {
-    return Sum(t, [&](float, uint8_t code) { return Centroid(code, book.bits()) * Centroid(code, book.bits()); });
+    return Sum(
+        t, [&](float, uint8_t code) { return Centroid(code, book.bits()) * Centroid(code, book.bits()); });
   }
   int MeasureEnergy() {
     for (uint32_t t = 0; t < kN; ++t) energy[t] = Sum(t, [](float v, uint8_t) { return v * v; });
@@ -164,7 +173,9 @@ int8_t Correction(float wanted, float from) {
   if (!(from > 0)) return 0;
   return static_cast<int8_t>(std::lrintf(std::clamp((wanted / from - 1.0f) / kStep, -127.0f, 127.0f)));
 }
-float Corrected(float scale, int8_t correction) { return scale * (1.0f + static_cast<float>(correction) * kStep); }
+float Corrected(float scale, int8_t correction) {
+  return scale * (1.0f + static_cast<float>(correction) * kStep);
+}
 
 float ValueScale(float base, int code) {
   if (code == 255) return 0;
@@ -183,14 +194,16 @@ void RemoveMean(Vectors& v, TqKey* out) {
   out->mean_step = ToBf16(largest / 127);
   float step = FromBf16(out->mean_step);
   for (uint32_t c = 0; c < v.dim; ++c) {
-    out->mean[c] = static_cast<int8_t>(step > 0 ? std::lrintf(std::clamp(mean[c] / step, -127.0f, 127.0f)) : 0);
+    out->mean[c] =
+        static_cast<int8_t>(step > 0 ? std::lrintf(std::clamp(mean[c] / step, -127.0f, 127.0f)) : 0);
     for (uint32_t t = 0; t < kN; ++t) v.y[c * kN + t] -= static_cast<float>(out->mean[c]) * step;
   }
 }
 
 }  // namespace
 
-Rotation::Rotation(uint32_t dim, uint64_t seed) : dim_(dim), power_(1u << std::countr_zero(dim)), odd_(dim / power_) {
+Rotation::Rotation(uint32_t dim, uint64_t seed)
+    : dim_(dim), power_(1u << std::countr_zero(dim)), odd_(dim / power_) {
   constexpr uint64_t kGolden = 0x9E3779B97F4A7C15u;
   for (uint64_t round = 0; round < 2; ++round) {
     for (uint32_t i = 0; i < dim; ++i) {
@@ -220,7 +233,8 @@ void Rotation::Mix(float* x) const {
   for (uint32_t c = 0; c < dim_; ++c) {
     for (uint32_t t = 0; t < kN; ++t) {
       float sum = 0;
-      for (uint32_t k = 0; k < odd_; ++k) sum += hartley_[c / power_ * odd_ + k] * in[(k * power_ + c % power_) * kN + t];
+      for (uint32_t k = 0; k < odd_; ++k)
+        sum += hartley_[c / power_ * odd_ + k] * in[(k * power_ + c % power_) * kN + t];
       x[c * kN + t] = sum;
     }
   }
@@ -246,8 +260,8 @@ void Rotation::ApplyTransposed(float* y) const {
   }
 }
 
-int EncodeKeyHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token, const HeadRows& rows,
-                  TqKey* out, const PlanePointers& planes) {
+int EncodeKeyHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token,
+                  const HeadRows& rows, TqKey* out, const PlanePointers& planes) {
   Vectors v(book, first_token, Load(book.dim(), first_token, rows));
   rotation.Apply(v.y.data());
   if (int bad = v.MeasureEnergy(); bad >= 0) return bad;
@@ -316,8 +330,8 @@ int EncodeValueHead(const Rotation& rotation, const Codebook& book, int effort, 
 }
 
 void DecodeHead(const Rotation* rotation, const Codebook& book, int kept, FragmentOrder order,
-                const ConstPlanePointers& planes, const float* scales, const float* mean, uint32_t first_token,
-                const MutableHeadRows& rows) {
+                const ConstPlanePointers& planes, const float* scales, const float* mean,
+                uint32_t first_token, const MutableHeadRows& rows) {
   uint32_t dim = book.dim();
   std::vector<uint8_t> codes(dim * kN);
   std::vector<float> y(dim * kN);

@@ -1,5 +1,5 @@
-// The codec written down plainly, one number at a time: the oracle for the kernels' bits, and the scalar baseline of
-// quire-bench. It shares codebooks and 16-bit float conversions with core/codec, nothing else.
+// The codec written down plainly, one number at a time: the oracle for the kernels' bits, and the scalar
+// baseline of quire-bench. It shares codebooks and 16-bit float conversions with core/codec, nothing else.
 #pragma once
 
 #include <cstdint>
@@ -24,12 +24,12 @@ class Rotation {
 };
 
 // One head as rows of a tensor to key or value and its planes; −1 or the first token that is not finite.
-int EncodeKeyHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token, const HeadRows& rows,
-                  TqKey* out, const PlanePointers& planes);
+int EncodeKeyHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token,
+                  const HeadRows& rows, TqKey* out, const PlanePointers& planes);
 int EncodeValueHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token,
                     const HeadRows& rows, TqValue* out, const PlanePointers& planes);
 void DecodeHead(const Rotation* rotation, const Codebook& book, int kept, FragmentOrder order,
-                const ConstPlanePointers& planes, const float* scales, const float* mean, uint32_t first_token,
-                const MutableHeadRows& rows);
+                const ConstPlanePointers& planes, const float* scales, const float* mean,
+                uint32_t first_token, const MutableHeadRows& rows);
 
 }  // namespace quire::reference
