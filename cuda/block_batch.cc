@@ -1,10 +1,12 @@
 #include "cuda/block_batch.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
+#include "core/codec/planes.h"
 #include "core/codec/tq.h"
 
 namespace quire::cuda {
@@ -50,6 +52,7 @@ class LayerTasks {
   ShapedTask Stream(uint8_t kind, const MutableStreamView& view) const {
     const LayerCodec& codec = shape_.codecs()[layer_];
     ShapedTask shaped;
+    shaped.codec = codec.codec;
     shaped.dim = kind == 1 ? layout_.value_dim() : layout_.key_dim();
     shaped.heads = heads_;
     shaped.dtype = view.dtype;
@@ -63,6 +66,16 @@ class LayerTasks {
     task.bits = kind == 1 ? codec.v_bits : codec.k_bits;
     task.levels = static_cast<uint8_t>(levels_);
     task.first_token = static_cast<uint8_t>(sinks_);
+    if (codec.codec == CodecId::kTq) {
+      PlaceTq(codec, &task);
+    } else {
+      PlaceFlat(codec, shaped.dim, &task);
+    }
+    return shaped;
+  }
+
+  void PlaceTq(const LayerCodec& codec, TqTask* out) const {
+    TqTask& task = *out;
     for (int level = 0; level < levels_; ++level) {
       Extent extent = map_.slice(level, layer_, 0);
       if (extent.length == 0) continue;
@@ -70,13 +83,28 @@ class LayerTasks {
       TqSlice parts = TqSlice::At(level, layout_.key_dim(), codec.k_bits, layout_.value_dim(), codec.v_bits);
       auto at = [&](const Extent& part) { return part.length > 0 ? slice + part.offset : nullptr; };
       task.slice_stride[level] = static_cast<uint32_t>(Stride(map_, level, layer_, heads_));
-      task.scales[level] = at(kind == 1 ? parts.v_scales : parts.k_scales);
-      task.planes[level] = at(kind == 1 ? parts.v_planes : parts.k_planes);
+      task.scales[level] = at(task.kind == 1 ? parts.v_scales : parts.k_scales);
+      task.planes[level] = at(task.kind == 1 ? parts.v_planes : parts.k_planes);
       if (level > 0) continue;
       task.scalars = at(parts.scalars);
-      task.mean = kind == 1 ? nullptr : at(parts.k_mean);
+      task.mean = task.kind == 1 ? nullptr : at(parts.k_mean);
     }
-    return shaped;
+  }
+
+  // One level, whose parts all step by one stride.
+  void PlaceFlat(const LayerCodec& codec, uint32_t dim, TqTask* task) const {
+    uint8_t* slice = object_ + map_.slice(0, layer_, 0).offset;
+    FlatSlice parts = FlatSlice::At(codec, layout_.key_dim(), layout_.value_dim());
+    const FlatSlice::Stream& part = task->kind == 1 ? parts.v : parts.k;
+    auto stride = static_cast<uint32_t>(Stride(map_, 0, layer_, heads_));
+    std::fill_n(task->slice_stride, kTaskLevels, stride);
+    task->levels = 1;
+    task->scales[0] = slice + part.scales.offset;
+    task->planes[0] = slice + part.codes.offset;
+    if (codec.codec != CodecId::kTqProd) return;
+    task->scales[1] = slice + part.rests.offset;
+    for (int p = 1; p < std::min(task->bits - 1, kTaskLevels); ++p)
+      task->planes[p] = slice + part.codes.offset + PlaneBytes(dim, p + 1);
   }
 
   RowsTask Rows(const MutableLayerView& view, uint32_t tokens) const {
@@ -153,7 +181,7 @@ absl::StatusOr<BlockShape> BlockShape::Create(const Layout& layout, const Part& 
   shape.codecs_ = LayerCodecs(spec, layout, part);
   for (size_t l = 0; l < shape.codecs_.size(); ++l) {
     CodecId id = shape.codecs_[l].codec;
-    if (id != CodecId::kRaw && id != CodecId::kTq) {
+    if (id == CodecId::kQpc) {
       return absl::UnimplementedError(absl::StrCat("block shape: layer ", l, " is ", std::string(Name(id)),
                                                    ", which the device does not code"));
     }
@@ -163,10 +191,11 @@ absl::StatusOr<BlockShape> BlockShape::Create(const Layout& layout, const Part& 
   return shape;
 }
 
-std::vector<uint32_t> BlockShape::dims() const {
+std::vector<uint32_t> BlockShape::DimsOf(std::initializer_list<CodecId> codecs) const {
   std::set<uint32_t> dims;
-  for (uint32_t l = part_.layer_begin; l < part_.layer_end; ++l) {
-    for (const StreamLayout& stream : layout_.layers[l].streams) dims.insert(stream.dim);
+  for (uint32_t l = 0; l < part_.layers(); ++l) {
+    if (std::ranges::find(codecs, codecs_[l].codec) == codecs.end()) continue;
+    for (const StreamLayout& stream : layout_.layers[part_.layer_begin + l].streams) dims.insert(stream.dim);
   }
   return {dims.begin(), dims.end()};
 }
@@ -215,12 +244,14 @@ absl::Status SealObject(const BlockShape& shape, const BlockIdentity& identity, 
   header.sink_tokens = identity.index == 0 ? kMaxSinkTokens : 0;
   header.codecs = shape.codecs();
   header.checksums.resize(map.checksums());
-  auto errors_of = [&](size_t task, uint32_t heads) {
+  auto errors_of = [&](size_t task, uint32_t heads, CodecId codec) {
     CodingError sum;
     for (uint32_t h = 0; h < heads; ++h) {
       const TqReport& report = batch.report(task, h);
-      sum.energy += report.energy;
-      for (int level = 0; level < kMaxLevels; ++level) sum.error[level] += report.error[level];
+      int exponent = codec == CodecId::kTq ? 0 : report.exponent;
+      sum.energy += std::ldexp(double{report.energy}, exponent);
+      for (int level = 0; level < kMaxLevels; ++level)
+        sum.error[level] += std::ldexp(double{report.error[level]}, exponent);
     }
     return sum;
   };
@@ -232,9 +263,10 @@ absl::Status SealObject(const BlockShape& shape, const BlockIdentity& identity, 
   for (uint32_t l = 0; l < map.layers(); ++l) {
     const LayerLayout& layer = shape.layout().layers[shape.part().layer_begin + l];
     uint32_t heads = shape.part().HeadsOf(layer);
-    if (heads == 0 || shape.codecs()[l].codec == CodecId::kRaw) continue;
-    CodingError k = errors_of(task++, heads), v;
-    if (!layer.latent()) v = errors_of(task++, heads);
+    CodecId codec = shape.codecs()[l].codec;
+    if (heads == 0 || codec == CodecId::kRaw) continue;
+    CodingError k = errors_of(task++, heads, codec), v;
+    if (!layer.latent()) v = errors_of(task++, heads, codec);
     for (int level = 0; level < map.levels(); ++level) {
       header.relative_error[level][l] = {Relative(k.error[level], k.energy),
                                          Relative(v.error[level], v.energy)};

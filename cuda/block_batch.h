@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <vector>
 
@@ -26,11 +27,16 @@ class BlockShape {
   const Part& part() const { return part_; }
   const CodecSpec& spec() const { return spec_; }
   const std::vector<LayerCodec>& codecs() const { return codecs_; }
-  std::vector<uint32_t> dims() const;
+  // What TqCodec::Create wants: the head sizes that tq and tq_prod have here, and those of them that tq_prod
+  // has.
+  std::vector<uint32_t> dims() const { return DimsOf({CodecId::kTq, CodecId::kTqProd}); }
+  std::vector<uint32_t> projected_dims() const { return DimsOf({CodecId::kTqProd}); }
   // What one block adds to a batch.
   TqBatch::Limits TasksPerBlock() const;
 
  private:
+  std::vector<uint32_t> DimsOf(std::initializer_list<CodecId> codecs) const;
+
   Layout layout_;
   Part part_;
   CodecSpec spec_;

@@ -9,6 +9,7 @@
 #include "core/codec/codebook.h"
 #include "core/codec/tq.h"
 #include "cuda/check.h"
+#include "cuda/flat_kernels.h"
 #include "cuda/tq_kernels.h"
 #include "cuda/tq_tables.h"
 
@@ -17,7 +18,7 @@ namespace {
 
 // What one head size needs on the device.
 struct DimEntry {
-  DeviceBuffer table, bf16_image, f16_image, decode_image;
+  DeviceBuffer table, bf16_image, f16_image, decode_image, projection;
   FastEncodeTable encode;
   FastDecodeTable decode;
   bool fast = false;
@@ -37,6 +38,7 @@ bool On16Bytes(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0;
 
 // A run of tasks that one launch takes.
 struct Group {
+  CodecId codec = CodecId::kTq;
   uint32_t dim = 0, heads = 0, first = 0, count = 0;
   DType dtype = DType::kBf16;
   bool fast = false;
@@ -59,14 +61,14 @@ size_t TqCodec::table_bytes() const {
   size_t bytes = 0;
   for (const auto& [dim, entry] : impl_->dims) {
     for (const DeviceBuffer* buffer :
-         {&entry.table, &entry.bf16_image, &entry.f16_image, &entry.decode_image})
+         {&entry.table, &entry.bf16_image, &entry.f16_image, &entry.decode_image, &entry.projection})
       bytes += buffer->bytes();
   }
   return bytes;
 }
 
-absl::StatusOr<std::shared_ptr<const TqCodec>> TqCodec::Create(uint64_t seed,
-                                                               std::span<const uint32_t> dims) {
+absl::StatusOr<std::shared_ptr<const TqCodec>> TqCodec::Create(uint64_t seed, std::span<const uint32_t> dims,
+                                                               std::span<const uint32_t> projected) {
   auto impl = std::make_unique<Impl>();
   impl->seed = seed;
   QUIRE_ASSIGN_OR_RETURN(impl->device, CurrentDevice());
@@ -93,6 +95,20 @@ absl::StatusOr<std::shared_ptr<const TqCodec>> TqCodec::Create(uint64_t seed,
     QUIRE_ASSIGN_OR_RETURN(entry.f16_image, cuda::Upload(EncodeImage(dim, seed, DType::kF16)));
     QUIRE_ASSIGN_OR_RETURN(entry.decode_image, cuda::Upload(DecodeImage(dim, seed)));
   }
+  for (uint32_t dim : projected) {
+    auto found = impl->dims.find(dim);
+    if (found == impl->dims.end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("tq_prod: head size ", dim, " is not among those that the codec is made for"));
+    }
+    if (size_t needed = ProdSharedBytes(dim); needed > impl->device.shared_bytes) {
+      return absl::UnimplementedError(absl::StrCat("tq_prod: head size ", dim, " needs ", needed,
+                                                   " bytes of shared memory, this device has ",
+                                                   impl->device.shared_bytes));
+    }
+    std::vector<uint8_t> table = MakeProjectionTable(dim, seed);
+    QUIRE_ASSIGN_OR_RETURN(found->second.projection, cuda::Upload(table.data(), table.size()));
+  }
   return std::shared_ptr<const TqCodec>(new TqCodec(std::move(impl)));
 }
 
@@ -117,6 +133,10 @@ struct TqBatch::Impl {
   TqReport* device_reports() const { return reinterpret_cast<TqReport*>(device.data() + reports_at); }
 
   absl::Status Check(size_t index, const ShapedTask& shaped) const;
+  absl::Status CheckTq(const ShapedTask& shaped) const;
+  absl::Status CheckFlat(const ShapedTask& shaped) const;
+  cudaError_t LaunchTq(const Group& group, cudaStream_t stream) const;
+  cudaError_t LaunchFlat(const Group& group, cudaStream_t stream) const;
   bool IsFast(const ShapedTask& shaped) const;
   void FillHost();
 };
@@ -141,44 +161,95 @@ absl::StatusOr<TqBatch> TqBatch::Create(std::shared_ptr<const TqCodec> codec, Di
   return TqBatch(std::move(impl));
 }
 
-absl::Status TqBatch::Impl::Check(size_t index, const ShapedTask& shaped) const {
+template <typename... What>
+absl::Status Bad(const What&... what) {
+  return absl::InvalidArgumentError(absl::StrCat(what...));
+}
+
+absl::Status TqBatch::Impl::CheckTq(const ShapedTask& shaped) const {
   const TqTask& task = shaped.task;
-  auto bad = [&](auto... what) {
-    return absl::InvalidArgumentError(absl::StrCat("tq batch: task ", index, ": ", what...));
-  };
   if (!codec->impl_->dims.contains(shaped.dim))
-    return bad("the codec was not made for head size ", shaped.dim);
-  if (task.kind > 2) return bad("stream kind ", static_cast<int>(task.kind), " is unknown");
+    return Bad("the codec was not made for head size ", shaped.dim);
   if (task.bits < kMinBits || task.bits > kMaxCodeBits)
-    return bad("2 to 8 bits, not ", static_cast<int>(task.bits));
+    return Bad("2 to 8 bits, not ", static_cast<int>(task.bits));
   if (task.levels < 1 || task.levels > kTaskLevels)
-    return bad("1 to 4 levels, not ", static_cast<int>(task.levels));
-  if (task.first_token >= kTqTokens) return bad("at most 63 sinks, not ", static_cast<int>(task.first_token));
-  if (task.tensor == nullptr) return bad("no tensor");
+    return Bad("1 to 4 levels, not ", static_cast<int>(task.levels));
   if (task.scalars == nullptr || (task.kind != 1 && task.mean == nullptr))
-    return bad("no place for the scalars or the mean");
+    return Bad("no place for the scalars or the mean");
   for (int level = 0; level < (encode() ? kTaskLevels : task.levels); ++level) {
     if (!HasLevel(task.bits, level)) continue;
     bool scales = task.kind != 1 || level == 0 || level == 3;
     if (task.planes[level] == nullptr || (scales && task.scales[level] == nullptr))
-      return bad("no place for level ", level);
+      return Bad("no place for level ", level);
     if (!On16Bytes(task.planes[level]) || !On16Bytes(task.scales[level]) ||
         task.slice_stride[level] % 16 != 0) {
-      return bad("the slices of level ", level, " do not stand on 16 bytes");
+      return Bad("the slices of level ", level, " do not stand on 16 bytes");
     }
   }
   if (!On16Bytes(task.scalars) || !On16Bytes(task.mean))
-    return bad("the slices of level 0 do not stand on 16 bytes");
-  if (reinterpret_cast<uintptr_t>(task.tensor) % SizeOf(shaped.dtype) != 0)
-    return bad("the tensor is not aligned to its elements");
+    return Bad("the slices of level 0 do not stand on 16 bytes");
   return absl::OkStatus();
+}
+
+absl::Status TqBatch::Impl::CheckFlat(const ShapedTask& shaped) const {
+  const TqTask& task = shaped.task;
+  bool prod = shaped.codec == CodecId::kTqProd;
+  if (!IsCodecDim(shaped.dim)) {
+    return Bad("head size ", shaped.dim, " is not a multiple of 16 from ", kMinCodecDim, " to ",
+               kMaxCodecDim);
+  }
+  if (task.levels != 1) return Bad("one level, not ", static_cast<int>(task.levels));
+  int planes = 1;
+  if (prod) {
+    auto found = codec->impl_->dims.find(shaped.dim);
+    if (found == codec->impl_->dims.end() || found->second.projection.data() == nullptr)
+      return Bad("the codec was made without the projection of head size ", shaped.dim);
+    if (task.bits < kMinBits || task.bits > kMaxCodeBits)
+      return Bad("2 to 8 bits, not ", static_cast<int>(task.bits));
+    planes = std::min(task.bits - 1, kTaskLevels);
+  }
+  for (int i = 0; i < planes; ++i) {
+    if (task.planes[i] == nullptr) return Bad("no place for the codes");
+    if (!On16Bytes(task.planes[i]) || task.slice_stride[i] % 16 != 0)
+      return Bad("the codes do not stand on 16 bytes");
+  }
+  for (int i = 0; i < (prod ? 2 : 1); ++i) {
+    if (task.scales[i] == nullptr) return Bad("no place for the scales or the rests");
+    if (!On16Bytes(task.scales[i]) || task.slice_stride[i] % 16 != 0)
+      return Bad("the scales or the rests do not stand on 16 bytes");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TqBatch::Impl::Check(size_t index, const ShapedTask& shaped) const {
+  const TqTask& task = shaped.task;
+  bool flat = shaped.codec == CodecId::kFp8 || shaped.codec == CodecId::kTqProd;
+  absl::Status status = flat ? CheckFlat(shaped)
+                        : shaped.codec == CodecId::kTq
+                            ? CheckTq(shaped)
+                            : Bad("the device does not code ", std::string(Name(shaped.codec)));
+  if (status.ok()) {
+    if (task.kind > 2) {
+      status = Bad("stream kind ", static_cast<int>(task.kind), " is unknown");
+    } else if (task.first_token >= kTqTokens) {
+      status = Bad("at most 63 sinks, not ", static_cast<int>(task.first_token));
+    } else if (task.tensor == nullptr) {
+      status = Bad("no tensor");
+    } else if (reinterpret_cast<uintptr_t>(task.tensor) % SizeOf(shaped.dtype) != 0) {
+      status = Bad("the tensor is not aligned to its elements");
+    }
+  }
+  if (status.ok()) return status;
+  return Bad("tq batch: task ", index, ": ", std::string(status.message()));
 }
 
 bool TqBatch::Impl::IsFast(const ShapedTask& shaped) const {
   const TqTask& task = shaped.task;
-  if (!entry(shaped.dim).fast) return false;
+  if (shaped.codec == CodecId::kTqProd) return false;
   int64_t unit = 16 / static_cast<int64_t>(SizeOf(shaped.dtype));
   if (!On16Bytes(task.tensor) || task.token_stride % unit != 0 || task.head_stride % unit != 0) return false;
+  if (shaped.codec == CodecId::kFp8) return true;
+  if (!entry(shaped.dim).fast) return false;
   return encode() ? shaped.dtype != DType::kF32 && effort == 0 && task.bits <= 4
                   : KeptBits(task.bits, task.levels - 1) <= 4;
 }
@@ -223,7 +294,8 @@ void TqBatch::Impl::FillHost() {
     if (tasks[i].heads > 0) order.push_back(i);
   }
   auto shape = [&](uint32_t i) {
-    return std::tuple(tasks[i].dim, tasks[i].heads, static_cast<int>(tasks[i].dtype), IsFast(tasks[i]));
+    return std::tuple(tasks[i].codec, tasks[i].dim, tasks[i].heads, static_cast<int>(tasks[i].dtype),
+                      IsFast(tasks[i]));
   };
   std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return shape(a) < shape(b); });
   groups.clear();
@@ -231,7 +303,7 @@ void TqBatch::Impl::FillHost() {
   for (uint32_t i = 0; i < order.size(); ++i) {
     const ShapedTask& shaped = tasks[order[i]];
     if (i == 0 || shape(order[i]) != shape(order[i - 1])) {
-      groups.push_back({shaped.dim, shaped.heads, i, 0, shaped.dtype, IsFast(shaped)});
+      groups.push_back({shaped.codec, shaped.dim, shaped.heads, i, 0, shaped.dtype, IsFast(shaped)});
     }
     ++groups.back().count;
     out[i] = shaped.task;
@@ -253,29 +325,48 @@ absl::Status TqBatch::Upload(StreamRef stream) {
   return absl::OkStatus();
 }
 
+cudaError_t TqBatch::Impl::LaunchTq(const Group& group, cudaStream_t stream) const {
+  const DimEntry& entry = this->entry(group.dim);
+  TqLaunch launch;
+  launch.tasks = reinterpret_cast<const TqTask*>(device.data()) + group.first;
+  launch.count = group.count;
+  launch.heads = group.heads;
+  launch.dim = group.dim;
+  launch.type = group.dtype;
+  launch.table = reinterpret_cast<const DimTable*>(entry.table.data());
+  launch.reports = device_reports();
+  launch.multiprocessors = codec->device().multiprocessors;
+  if (encode()) {
+    launch.image = (group.dtype == DType::kBf16 ? entry.bf16_image : entry.f16_image).data();
+    return group.fast ? LaunchFastEncode(launch, entry.encode, stream) : LaunchEncode(launch, effort, stream);
+  }
+  launch.image = entry.decode_image.data();
+  return group.fast ? LaunchFastDecode(launch, entry.decode, stream) : LaunchDecode(launch, stream);
+}
+
+cudaError_t TqBatch::Impl::LaunchFlat(const Group& group, cudaStream_t stream) const {
+  FlatLaunch launch;
+  launch.tasks = reinterpret_cast<const TqTask*>(device.data()) + group.first;
+  launch.count = group.count;
+  launch.heads = group.heads;
+  launch.dim = group.dim;
+  launch.type = group.dtype;
+  launch.aligned = group.fast;
+  launch.reports = device_reports();
+  if (group.codec == CodecId::kFp8)
+    return encode() ? LaunchEncodeFp8(launch, stream) : LaunchDecodeFp8(launch, stream);
+  const DimEntry& entry = this->entry(group.dim);
+  launch.table = reinterpret_cast<const DimTable*>(entry.table.data());
+  launch.projection = reinterpret_cast<const ProjectionTable*>(entry.projection.data());
+  return encode() ? LaunchEncodeProd(launch, stream) : LaunchDecodeProd(launch, stream);
+}
+
 absl::Status TqBatch::Launch(StreamRef stream) const {
   const Impl& impl = *impl_;
   auto handle = static_cast<cudaStream_t>(stream.handle);
   for (const Group& group : impl.groups) {
-    const DimEntry& entry = impl.entry(group.dim);
-    TqLaunch launch;
-    launch.tasks = reinterpret_cast<const TqTask*>(impl.device.data()) + group.first;
-    launch.count = group.count;
-    launch.heads = group.heads;
-    launch.dim = group.dim;
-    launch.type = group.dtype;
-    launch.table = reinterpret_cast<const DimTable*>(entry.table.data());
-    launch.reports = impl.device_reports();
-    launch.multiprocessors = impl.codec->device().multiprocessors;
-    if (impl.encode()) {
-      launch.image = (group.dtype == DType::kBf16 ? entry.bf16_image : entry.f16_image).data();
-      QUIRE_CUDA_RETURN_IF_ERROR(group.fast ? LaunchFastEncode(launch, entry.encode, handle)
-                                            : LaunchEncode(launch, impl.effort, handle));
-    } else {
-      launch.image = entry.decode_image.data();
-      QUIRE_CUDA_RETURN_IF_ERROR(group.fast ? LaunchFastDecode(launch, entry.decode, handle)
-                                            : LaunchDecode(launch, handle));
-    }
+    QUIRE_CUDA_RETURN_IF_ERROR(group.codec == CodecId::kTq ? impl.LaunchTq(group, handle)
+                                                           : impl.LaunchFlat(group, handle));
   }
   if (!impl.rows.empty() && impl.max_row_heads > 0) {
     auto* rows = reinterpret_cast<const RowsTask*>(impl.device.data() + impl.rows_at);

@@ -1,6 +1,6 @@
-// Encoding and decoding many heads of many blocks and layers with `tq` on the device: one launch a shape,
-// whatever the number of blocks. The bytes are those of core/block's objects; a block coded here and one
-// coded by core/codec can stand in one chain.
+// Encoding and decoding many heads of many blocks and layers on the device, with `tq`, `fp8` or `tq_prod`:
+// one launch a shape, whatever the number of blocks. The bytes are those of core/block's objects; a block
+// coded here and one coded by core/codec can stand in one chain.
 //
 //   TqCodec   the constants of one rotation seed on one device; made once, shared
 //   TqBatch   a list of tasks with its memory on both sides, used again and again; cuda/block_batch.h fills
@@ -20,6 +20,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/base/dtype.h"
+#include "core/codec/spec.h"
 #include "cuda/memory.h"
 #include "cuda/stream.h"
 #include "cuda/tq_task.h"
@@ -32,7 +33,9 @@ class TqCodec {
   // Allocates and fills the tables of these head sizes on the current device, and waits for that.
   // INVALID_ARGUMENT for a head size that the codec does not have, UNIMPLEMENTED for one that the device has
   // too little shared memory for.
-  static absl::StatusOr<std::shared_ptr<const TqCodec>> Create(uint64_t seed, std::span<const uint32_t> dims);
+  // `projected` names those that tq_prod is wanted for: 4·d² bytes each. fp8 needs no tables.
+  static absl::StatusOr<std::shared_ptr<const TqCodec>> Create(uint64_t seed, std::span<const uint32_t> dims,
+                                                               std::span<const uint32_t> projected = {});
   ~TqCodec();
 
   uint64_t seed() const;
@@ -51,6 +54,7 @@ class TqCodec {
 // head.
 struct ShapedTask {
   TqTask task;
+  CodecId codec = CodecId::kTq;  // or kFp8, kTqProd
   uint32_t dim = 0, heads = 0;
   DType dtype = DType::kBf16;
   uint32_t layer = 0, first_head = 0;
@@ -92,7 +96,8 @@ class TqBatch {
   // Bytes that the lists take, on the device and once more pinned on the host.
   size_t memory_bytes() const;
 
-  // How many kernels a Run launches, and how many tasks go to the fast ones.
+  // How many kernels a Run launches, and how many tasks go to the fast ones (of fp8: those whose rows stand
+  // on 16 bytes).
   size_t launches() const;
   size_t fast_tasks() const;
 

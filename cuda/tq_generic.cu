@@ -2,15 +2,13 @@
 // memory, the same steps as core/codec/tq.cc. What the fast kernels (tq_fast_*.cu) do not take comes here.
 #include <cuda_runtime.h>
 
+#include "cuda/any_codes.cuh"
 #include "cuda/element.cuh"
+#include "cuda/shared_head.cuh"
 #include "cuda/tq_kernels.h"
 
 namespace quire::cuda {
 namespace {
-
-constexpr uint32_t kTokens = 64, kThreads = 256, kQuarters = kThreads / kTokens;
-constexpr uint32_t kPitch = kTokens + 1;  // floats a channel: rows of tokens and columns of channels both go without bank conflicts
-constexpr uint32_t kLanes = 128;
 
 // y: [d][kPitch], channel-major. Scratch for one value a (quarter, token) and results by token.
 struct Shared {
@@ -39,65 +37,9 @@ __device__ Shared Carve(float* base, uint32_t dim) {
   return s;
 }
 
-__device__ bool Negative(const DimTable& table, int round, uint32_t channel) { return table.signs[round][channel / 64] >> (channel % 64) & 1; }
-
-__device__ void FlipSigns(const DimTable& table, int round, float factor, float* y) {
-  for (uint32_t i = threadIdx.x; i < table.dim * kTokens; i += kThreads) {
-    uint32_t c = i / kTokens, t = i % kTokens;
-    y[c * kPitch + t] *= Negative(table, round, c) ? -factor : factor;
-  }
-  __syncthreads();
-}
-
-// The unnormalised Hadamard butterflies on each block of `power` channels, then the Hartley matrix across blocks.
-__device__ void MixChannels(const DimTable& table, float* y) {
-  for (uint32_t h = 1; h < table.power; h *= 2) {
-    for (uint32_t i = threadIdx.x; i < table.dim / 2 * kTokens; i += kThreads) {
-      uint32_t pair = i / kTokens, t = i % kTokens, c = pair / h * 2 * h + pair % h;
-      float a = y[c * kPitch + t], b = y[(c + h) * kPitch + t];
-      y[c * kPitch + t] = a + b;
-      y[(c + h) * kPitch + t] = a - b;
-    }
-    __syncthreads();
-  }
-  if (table.odd == 1) return;
-  for (uint32_t i = threadIdx.x; i < table.power * kTokens; i += kThreads) {
-    uint32_t b = i / kTokens, t = i % kTokens;
-    float column[kMaxOdd];
-    for (uint32_t k = 0; k < table.odd; ++k) column[k] = y[(k * table.power + b) * kPitch + t];
-    for (uint32_t a = 0; a < table.odd; ++a) {
-      float sum = 0;
-      for (uint32_t k = 0; k < table.odd; ++k) sum += table.hartley[a * table.odd + k] * column[k];
-      y[(a * table.power + b) * kPitch + t] = sum;
-    }
-  }
-  __syncthreads();
-}
-
-__device__ void Rotate(const DimTable& table, float* y) {
-  FlipSigns(table, 0, 1.0f, y);
-  MixChannels(table, y);
-  FlipSigns(table, 1, 1.0f / table.power, y);
-  MixChannels(table, y);
-}
-
-__device__ void RotateBack(const DimTable& table, float* y) {
-  MixChannels(table, y);
-  FlipSigns(table, 1, 1.0f / table.power, y);
-  MixChannels(table, y);
-  FlipSigns(table, 0, 1.0f, y);
-}
-
-// out[t] = Σ_c term(c, t); every thread sees the result.
 template <typename Term>
 __device__ void SumChannels(uint32_t dim, const Shared& s, float* out, Term term) {
-  uint32_t t = threadIdx.x % kTokens, quarter = threadIdx.x / kTokens;
-  float sum = 0;
-  for (uint32_t c = quarter; c < dim; c += kQuarters) sum += term(c, t);
-  s.partial[quarter][t] = sum;
-  __syncthreads();
-  if (threadIdx.x < kTokens) out[t] = s.partial[0][t] + s.partial[1][t] + s.partial[2][t] + s.partial[3][t];
-  __syncthreads();
+  cuda::SumChannels(dim, s.partial, out, term);
 }
 
 __device__ float BlockMax(float value, const Shared& s) {
@@ -115,120 +57,6 @@ __device__ float SumTokens(uint32_t first, const float* values) {
   float sum = 0;
   for (uint32_t t = first; t < kTokens; ++t) sum += values[t];
   return sum;
-}
-
-__device__ uint32_t CodeOf(const BookTable& book, int bits, float y, float inverse) {
-  float z = fabsf(y) * inverse;
-  uint32_t half = 1u << (bits - 1), cell = 0;
-  for (uint32_t step = half / 2; step > 0; step /= 2) cell += book.thresholds[cell + step - 1] < z ? step : 0;
-  return cell | (y < 0 ? half : 0);
-}
-
-// The centroid that the first `kept` bits of a code stand for.
-__device__ float Centroid(const BookTable& book, int bits, int kept, uint32_t code) {
-  uint32_t half = 1u << (bits - 1);
-  float magnitude = book.centroids[kept][(code & (half - 1)) >> (bits - kept)];
-  return code & half ? -magnitude : magnitude;
-}
-
-// Token and channel of value j of unit u of lane (m, g, t) (core/codec/planes.h).
-__device__ void PlaceOf(bool value, uint32_t dim, uint32_t lane, uint32_t unit, uint32_t j, uint32_t* token, uint32_t* channel) {
-  uint32_t m = lane >> 5, g = lane >> 2 & 7, t = lane & 3, units = dim / 16;
-  if (value) {
-    bool alone = unit + 1 == units && units % 2 == 1;
-    *token = 16 * m + 2 * t + (j & 1) + 8 * (j >> 1 & 1);
-    *channel = (alone ? 16 * unit + 4 * (g >> 1) : 32 * (unit >> 1) + 4 * (unit & 1) + 8 * (g >> 1)) + 2 * (j >> 2) + (g & 1);
-  } else if (uint32_t n = dim / 32; unit < 2 * n) {
-    *token = 16 * m + 8 * (unit / n) + g;
-    *channel = 32 * (unit % n) + 8 * t + j;
-  } else {
-    *token = 16 * m + 8 * (j >> 2) + g;
-    *channel = 32 * n + 4 * t + (j & 3);
-  }
-}
-
-// A run of 4, 2 or 1 units of one lane, and where its bits stand in a plane of `bits` bits.
-struct Run {
-  uint32_t lane, first, count;
-  size_t offset;  // bytes, at one bit a code
-};
-
-__device__ Run RunOf(uint32_t dim, uint32_t index) {
-  uint32_t fours = dim / 64, pair = dim / 32 & 1;
-  if (index < kLanes * fours) return {index / fours, index % fours * 4, 4, size_t{index} * 4};
-  index -= kLanes * fours;
-  if (pair && index < kLanes) return {index, fours * 4, 2, size_t{kLanes} * fours * 4 + index * 2};
-  if (pair) index -= kLanes;
-  return {index, fours * 4 + pair * 2, 1, size_t{kLanes} * (fours * 4 + pair * 2) + index};
-}
-__device__ uint32_t RunCount(uint32_t dim) { return kLanes * (dim / 64 + (dim / 32 & 1) + (dim / 16 & 1)); }
-
-// Plane p of an object whose levels' planes begin at `levels`; offset of its first byte.
-__device__ uint8_t* PlaneAt(const TqTask& task, uint32_t head, uint32_t dim, int p) {
-  int level = p < 3 ? p : 3;
-  uint8_t* base = task.planes[level] + size_t{head} * task.slice_stride[level];
-  return p < 3 ? base : base + size_t(p - 3) * (kTokens / 8) * dim;
-}
-
-// Bit k of value j of a run at `count` units, in the word of a one-bit plane.
-__device__ uint32_t BitPosition(uint32_t count, uint32_t unit, uint32_t j) { return count * j + unit; }
-
-__device__ void StoreWord(uint8_t* at, uint32_t count, uint32_t word) {
-  if (count == 4) {
-    *reinterpret_cast<uint32_t*>(at) = word;
-  } else if (count == 2) {
-    *reinterpret_cast<uint16_t*>(at) = static_cast<uint16_t>(word);
-  } else {
-    *at = static_cast<uint8_t>(word);
-  }
-}
-__device__ uint32_t LoadWord(const uint8_t* at, uint32_t count) {
-  if (count == 4) return *reinterpret_cast<const uint32_t*>(at);
-  return count == 2 ? *reinterpret_cast<const uint16_t*>(at) : *at;
-}
-
-// The two-bit plane's words: four units: two u32; a pair: one u32; one unit: u16.
-__device__ void CrumbPlace(uint32_t count, uint32_t unit, uint32_t j, uint32_t* word, uint32_t* bit) {
-  *word = unit >> 1;
-  *bit = count == 1 ? 2 * j : 4 * j + 2 * (unit & 1);
-}
-
-__device__ void PackRun(const TqTask& task, uint32_t head, uint32_t dim, const BookTable& book, const Shared& s, uint32_t index) {
-  Run run = RunOf(dim, index);
-  uint32_t crumbs[2] = {0, 0}, ones[kMaxCodeBits - 2] = {};
-  int bits = task.bits;
-  for (uint32_t k = 0; k < run.count; ++k) {
-    for (uint32_t j = 0; j < 8; ++j) {
-      uint32_t token, channel, word, bit;
-      PlaceOf(task.kind == 1, dim, run.lane, run.first + k, j, &token, &channel);
-      uint32_t code = CodeOf(book, bits, s.y[channel * kPitch + token], s.inverse[token]);
-      CrumbPlace(run.count, k, j, &word, &bit);
-      crumbs[word] |= (code >> (bits - 2)) << bit;
-#pragma unroll
-      for (int p = 1; p < kMaxCodeBits - 1; ++p) {
-        if (p < bits - 1) ones[p - 1] |= (code >> (bits - 2 - p) & 1) << BitPosition(run.count, k, j);
-      }
-    }
-  }
-  uint8_t* plane = PlaneAt(task, head, dim, 0) + run.offset * 2;
-  if (run.count == 1) {
-    *reinterpret_cast<uint16_t*>(plane) = static_cast<uint16_t>(crumbs[0]);
-  } else {
-    reinterpret_cast<uint32_t*>(plane)[0] = crumbs[0];
-    if (run.count == 4) reinterpret_cast<uint32_t*>(plane)[1] = crumbs[1];
-  }
-#pragma unroll
-  for (int p = 1; p < kMaxCodeBits - 1; ++p) {
-    if (p < bits - 1) StoreWord(PlaneAt(task, head, dim, p) + run.offset, run.count, ones[p - 1]);
-  }
-}
-
-// The first token, of those that count, whose energy is no finite float; −1: none. Every thread calls it.
-__device__ int FirstNotFinite(uint32_t first, const float* energy) {
-  for (uint32_t t = first; t < kTokens; ++t) {
-    if (!isfinite(energy[t])) return static_cast<int>(t);
-  }
-  return -1;
 }
 
 // K: the int8 mean of each channel over the coded tokens, stored and subtracted.
@@ -373,11 +201,7 @@ __global__ void __launch_bounds__(kThreads) EncodeKernel(TqLaunch launch, int ef
   Shared s = Carve(memory, dim);
   const BookTable& book = table.books[task.bits - kMinBits];
   TqReport* report = launch.reports + task.report + head;
-  for (uint32_t i = threadIdx.x; i < dim * kTokens; i += kThreads) {
-    uint32_t t = i / dim, c = i % dim;
-    s.y[c * kPitch + t] = t < task.first_token ? 0.0f : LoadValue(task.tensor, t * task.token_stride + head * task.head_stride + c, launch.type);
-  }
-  __syncthreads();
+  LoadHead(task, head, dim, launch.type, s.y);
   Rotate(table, s.y);
   auto square = [&](uint32_t c, uint32_t t) { return s.y[c * kPitch + t] * s.y[c * kPitch + t]; };
   SumChannels(dim, s, s.energy, square);
@@ -400,7 +224,8 @@ __global__ void __launch_bounds__(kThreads) EncodeKernel(TqLaunch launch, int ef
   } else {
     KeyScales(task, head, dim, book, tiny, s, report);
   }
-  for (uint32_t i = threadIdx.x; i < RunCount(dim); i += kThreads) PackRun(task, head, dim, book, s, i);
+  auto code_of = [&](uint32_t c, uint32_t t) { return CodeOf(book, task.bits, s.y[c * kPitch + t], s.inverse[t]); };
+  for (uint32_t i = threadIdx.x; i < RunCount(dim); i += kThreads) PackRun(task, head, dim, i, code_of);
 }
 
 // Scales that a decoder of `levels` levels works with, by token.
@@ -417,36 +242,6 @@ __device__ float ScaleOf(const TqTask& task, uint32_t head, const BookTable& boo
     if (HasLevelOf(task.bits, level)) scale = CorrectedScale(scale * book.ratio[level], static_cast<int8_t>(part(level)[slot]));
   }
   return scale;
-}
-
-__device__ void UnpackRun(const TqTask& task, uint32_t head, uint32_t dim, const BookTable& book, int kept, const Shared& s, uint32_t index) {
-  Run run = RunOf(dim, index);
-  uint32_t crumbs[2] = {0, 0}, ones[kMaxCodeBits - 2] = {};
-  const uint8_t* plane = PlaneAt(task, head, dim, 0) + run.offset * 2;
-  if (run.count == 1) {
-    crumbs[0] = *reinterpret_cast<const uint16_t*>(plane);
-  } else {
-    crumbs[0] = reinterpret_cast<const uint32_t*>(plane)[0];
-    if (run.count == 4) crumbs[1] = reinterpret_cast<const uint32_t*>(plane)[1];
-  }
-#pragma unroll
-  for (int p = 1; p < kMaxCodeBits - 1; ++p) {
-    if (p < kept - 1) ones[p - 1] = LoadWord(PlaneAt(task, head, dim, p) + run.offset, run.count);
-  }
-  for (uint32_t k = 0; k < run.count; ++k) {
-    for (uint32_t j = 0; j < 8; ++j) {
-      uint32_t token, channel, word, bit;
-      PlaceOf(task.kind == 1, dim, run.lane, run.first + k, j, &token, &channel);
-      CrumbPlace(run.count, k, j, &word, &bit);
-      uint32_t code = crumbs[word] >> bit & 3;
-#pragma unroll
-      for (int p = 1; p < kMaxCodeBits - 1; ++p) {
-        if (p < kept - 1) code = code << 1 | (ones[p - 1] >> BitPosition(run.count, k, j) & 1);
-      }
-      float mean = task.kind == 1 ? 0.0f : s.mean[channel];
-      s.y[channel * kPitch + token] = s.scale[token] * Centroid(book, kept, kept, code) + mean;
-    }
-  }
 }
 
 // The codebook's merged centroids at `kept` bits are indexed by codes of `kept` bits.
@@ -466,13 +261,13 @@ __global__ void __launch_bounds__(kThreads) DecodeKernel(TqLaunch launch) {
   }
   __syncthreads();
   int kept = KeptBitsOf(task.bits, task.levels - 1);
-  for (uint32_t i = threadIdx.x; i < RunCount(dim); i += kThreads) UnpackRun(task, head, dim, book, kept, s, i);
+  auto take = [&](uint32_t c, uint32_t t, uint32_t code) {
+    s.y[c * kPitch + t] = s.scale[t] * Centroid(book, kept, kept, code) + (task.kind == 1 ? 0.0f : s.mean[c]);
+  };
+  for (uint32_t i = threadIdx.x; i < RunCount(dim); i += kThreads) UnpackRun(task, head, dim, kept, i, take);
   __syncthreads();
   RotateBack(table, s.y);
-  for (uint32_t i = threadIdx.x; i < dim * kTokens; i += kThreads) {
-    uint32_t t = i / dim, c = i % dim;
-    if (t >= task.first_token) StoreValue(task.tensor, t * task.token_stride + head * task.head_stride + c, s.y[c * kPitch + t], launch.type);
-  }
+  StoreHead(task, head, dim, launch.type, s.y);
 }
 
 // One thread block a (task, head).

@@ -1,4 +1,4 @@
-// What the kernels of `tq` work on: plain structs that host and device share.
+// What the kernels work on: plain structs that host and device share.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,10 @@ inline constexpr int kTaskLevels = 4;
 // memory, or pinned host memory. Pointers into the object are those of the first head; head h's stand h ·
 // slice_stride[level] bytes further. core/block/slice_map.h says where they point; a part that is not there
 // is null.
+//
+// fp8 and tq_prod have level 0 alone (FlatSlice): scales[0] are the bf16 scales; fp8's codes begin at
+// planes[0]; tq_prod has its rests at scales[1], and its planes as tq has, one behind the other. `levels` is
+// 1; scalars and mean are null.
 struct alignas(16) TqTask {
   void* tensor = nullptr;  // element (token t, head h, channel c) at t · token_stride + h · head_stride + c
   int64_t token_stride = 0;  // elements
@@ -23,7 +27,7 @@ struct alignas(16) TqTask {
   uint32_t slice_stride[kTaskLevels] = {};
   uint32_t report = 0;      // of head 0
   uint8_t kind = 0;         // StreamKind
-  uint8_t bits = 0;         // that the object's encoder had, 2…8
+  uint8_t bits = 0;         // that the object's encoder had, 2…8; fp8: 0
   uint8_t levels = 0;       // to write or read, 1…4
   uint8_t first_token = 0;  // tokens before it are sinks
 };
@@ -50,7 +54,7 @@ struct TqReport {
   float error[kTaskLevels] = {0, 0, 0, 0};  // Σ‖x − x̂‖² after each level
   int32_t bad_token = -1;                   // of a NaN, an infinity or a norm beyond float; −1: none
   uint32_t bad_value = 0;                   // of raw rows: whether it was V's
-  uint32_t unused = 0;
+  int32_t exponent = 0;                     // fp8 and tq_prod: energy and errors are in units of 2^exponent
 };
 static_assert(sizeof(TqReport) == 32);
 

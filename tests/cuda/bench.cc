@@ -1,6 +1,6 @@
 // The CUDA kernels beside what the device can do, as JSON lines (DESIGN.md, "What counts as measured").
 //
-//   quire-cuda-bench [codec|latency|transfer]… [--dims=64,128,256] [--quick]
+//   quire-cuda-bench [codec|flat|latency|transfer]… [--dims=64,128,256] [--quick]
 //   quire-cuda-bench --vectors=FILE --dims=128 [--codecs=tq:k4v4,…]
 #include <algorithm>
 #include <chrono>
@@ -39,7 +39,7 @@ class Prefix {
     Layout layout = Layout::Uniform(Digest(), kLayers, kHeads, dim);
     layout.rotation_seed = 1;
     shape_ = Check(BlockShape::Create(layout, Part::Whole(layout), Check(CodecSpec::Parse(spec))));
-    codec_ = Check(TqCodec::Create(1, shape_.dims()));
+    codec_ = Check(TqCodec::Create(1, shape_.dims(), shape_.projected_dims()));
     object_bytes_ = shape_.map(false).ObjectBytes(shape_.map(false).levels());
     object_pitch_ = (object_bytes_ + 255) / 256 * 256;
     raw_ = Check(DeviceBuffer::Allocate(raw_bytes()));
@@ -171,6 +171,27 @@ void BenchCodec(const Stream& stream, const Options& options, uint32_t dim) {
              d + ", of copy " + std::to_string(bytes / dms * 1e-6 / copy), raw / dms * 1e-6,
              raw / dplain * 1e-6, dplain / dms, 0.97});
     }
+  }
+}
+
+// fp8 and tq_prod, K and V together: the share of the copy's rate that their bytes go at.
+void BenchFlat(const Stream& stream, const Options& options, uint32_t dim, const std::string& spec) {
+  Prefix prefix(stream, dim, spec, 128 * 128 / dim);
+  size_t half = prefix.raw_bytes() / 2;
+  double copy_ms = Milliseconds(stream, options.repeats, [&](int) {
+    Check(CopyOnDevice(stream.ref(), prefix.raw().data(), half, prefix.raw().data() + half));
+  });
+  double copy = 2.0 * half / copy_ms * 1e-6;  // GB/s
+  double raw = static_cast<double>(prefix.raw_bytes()),
+         coded = static_cast<double>(prefix.blocks()) * Prefix::kLayers * Prefix::kHeads *
+                 FlatSlice::At(prefix.shape().codecs()[0], dim, dim).bytes;
+  for (auto direction : {TqBatch::Direction::kEncode, TqBatch::Direction::kDecode}) {
+    TqBatch batch = prefix.Batch(direction, 0, prefix.blocks(), 1, 2);
+    Check(batch.Upload(stream.ref()));
+    double ms = Milliseconds(stream, options.repeats, [&](int) { Check(batch.Launch(stream.ref())); });
+    Print({(direction == TqBatch::Direction::kEncode ? "gpu.encode." : "gpu.decode.") + spec, "GB/s raw",
+           "device copy", "d=" + std::to_string(dim) + ", share of the roofline", raw / ms * 1e-6, copy,
+           (raw + coded) / ms * 1e-6 / copy, 0});
   }
 }
 
@@ -326,6 +347,11 @@ int Main(int argc, char** argv) {
   }
   if (wanted("codec")) {
     for (uint32_t dim : options.dims) BenchCodec(stream, options, dim);
+  }
+  if (wanted("flat")) {
+    for (uint32_t dim : options.dims) {
+      for (const char* spec : {"fp8", "tq_prod:k4v4"}) BenchFlat(stream, options, dim, spec);
+    }
   }
   if (wanted("latency")) BenchLatency(stream, options);
   if (wanted("transfer")) BenchTransfer(stream, options);

@@ -58,7 +58,8 @@ void BenchVectors(const Stream& stream, int repeats, const std::string& file, ui
     Fail(file + ": not whole blocks of " + std::to_string(block_bytes) + " bytes");
   Layout layout = Layout::Uniform(Digest(), 1, kHeads, dim);
   BlockShape shape = Check(BlockShape::Create(layout, Part::Whole(layout), Check(CodecSpec::Parse(spec))));
-  std::shared_ptr<const TqCodec> codec = Check(TqCodec::Create(layout.rotation_seed, shape.dims()));
+  std::shared_ptr<const TqCodec> codec =
+      Check(TqCodec::Create(layout.rotation_seed, shape.dims(), shape.projected_dims()));
   const int levels = shape.map(false).levels();
   const size_t object_bytes = shape.map(false).ObjectBytes(levels), pitch = (object_bytes + 255) / 256 * 256;
   DeviceBuffer raw = Check(DeviceBuffer::Allocate(bytes)), out = Check(DeviceBuffer::Allocate(bytes));
