@@ -42,6 +42,14 @@ __device__ __forceinline__ void WaitForOlderCopies() { asm volatile("cp.async.wa
 // Makes this thread's writes to shared memory visible to the matrix units and the copy engine.
 __device__ __forceinline__ void FenceAsyncProxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+// Four 8 × 8 matrices of 16-bit entries; lane i gives the address of row i % 8 of matrix i / 8.
+__device__ __forceinline__ void LoadMatrices(uint32_t (&m)[4], uint32_t shared) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+               : "r"(shared)
+               : "memory");
+}
+
 // A matrix in shared memory without swizzle: core matrices of 8 rows × 16 bytes, 128 bytes each; `k_step` bytes from one to the
 // next along k, `row_step` from one group of 8 rows to the next.
 __device__ __forceinline__ uint64_t MatrixDescriptor(uint32_t address, uint32_t k_step, uint32_t row_step) {
@@ -57,6 +65,13 @@ __device__ __forceinline__ void WgmmaFence() { asm volatile("wgmma.fence.sync.al
 __device__ __forceinline__ void WgmmaCommit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void WgmmaWaitAllButOne() { asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory"); }
 __device__ __forceinline__ void WgmmaWait() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
+
+// Holds the compiler from touching what a product in flight writes or reads before it was waited for.
+template <int kCount>
+__device__ __forceinline__ void Settle(float (&d)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(d[i]));
+}
 
 // One m64 nN k16 product of a warpgroup, accumulated into d (or written over it): d[4n + 2r + e] of lane 4g + t in warp w is row
 // 16w + 8r + g, column 8n + 2t + e.

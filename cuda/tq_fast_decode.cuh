@@ -33,10 +33,11 @@ struct DecodeShape {
     uint8_t mean[kDim];
     uint8_t scalars[16];
   };
-  static constexpr int kRingBytes = sizeof(TaskRing);
+  using Tasks = TaskRing<3>;
   // A warp's 16 rows on their way out, 256 bytes of each at a time.
   static constexpr int kRowPitch = kDim == 256 ? 256 + 16 : 256 + 64, kRowBytes = 16 * kRowPitch;
-  static constexpr int kSharedBytes = kImageBytes + kWarpgroups * 4 * (static_cast<int>(sizeof(Stage)) + kRowBytes + kRingBytes);
+  static constexpr int kOfWarp = static_cast<int>(sizeof(Stage) + sizeof(Tasks)) + kRowBytes;
+  static constexpr int kSharedBytes = kImageBytes + kWarpgroups * 4 * kOfWarp;
 };
 
 template <int kDim, DType kOut>
@@ -56,10 +57,10 @@ class FastDecoder {
     stage_ = reinterpret_cast<Stage*>(shared + Shape::kImageBytes) + warp;
     uint8_t* after = shared + Shape::kImageBytes + Shape::kWarpgroups * 4 * sizeof(Stage);
     rows_ = after + warp * Shape::kRowBytes;
-    ring_ = reinterpret_cast<TaskRing*>(after + Shape::kWarpgroups * 4 * Shape::kRowBytes) + warp;
+    ring_ = reinterpret_cast<typename Shape::Tasks*>(after + Shape::kWarpgroups * 4 * Shape::kRowBytes) + warp;
   }
 
-  __device__ HeadCursor First() const { return HeadCursor(launch_, blockIdx.x * Shape::kWarpgroups + group_, gridDim.x * Shape::kWarpgroups); }
+  __device__ HeadCursor First() const { return HeadCursor(launch_, blockIdx.x * Shape::kWarpgroups + group_); }
 
   // Starts the copies of the first two tasks.
   __device__ void Start() {
@@ -77,7 +78,7 @@ class FastDecoder {
     CommitCopies();
     while (cursor.valid()) {
       HeadCursor third = next.Next();
-      int after = TaskRing::Next(now);
+      int after = Shape::Tasks::Next(now);
       WaitCopies();
       __syncwarp();
       const TqTask& task = ring_->at(now);
@@ -94,7 +95,7 @@ class FastDecoder {
       }
       __syncwarp();  // all lanes have read the stage
       if (next.valid()) FetchParts(ring_->at(after), next.head, *stage_);
-      ring_->Fetch(launch_, third, TaskRing::Next(after));
+      ring_->Fetch(launch_, third, Shape::Tasks::Next(after));
       CommitCopies();
       RotateAndStore(task, cursor.head, factor);
       cursor = next;
@@ -324,6 +325,7 @@ class FastDecoder {
     for (int k = 0; k < kBlocks; ++k) Wgmma<kN, __half>::Registers(x_, a_[k], Advance(image, k * 2 * 16 * kDim + kFirst * 16), k > 0);
     WgmmaCommit();
     WgmmaWait();
+    Settle(x_);
   }
 
   static __device__ uint32_t Pair(float a, float b) {
@@ -430,7 +432,7 @@ class FastDecoder {
   uint32_t image_;
   Stage* stage_;
   uint8_t* rows_;
-  TaskRing* ring_;
+  typename Shape::Tasks* ring_;
   uint32_t a_[kBlocks][4];
   float x_[kN / 2];
 };
@@ -464,7 +466,7 @@ cudaError_t LaunchFastDecodeOf(const TqLaunch& launch, const FastDecodeTable& ta
   if (error != cudaSuccess) return error;
   uint32_t tiles = launch.count * launch.heads, needed = (tiles + Shape::kWarpgroups - 1) / Shape::kWarpgroups;
   uint32_t blocks = needed < static_cast<uint32_t>(launch.multiprocessors) ? needed : launch.multiprocessors;
-  kernel<<<blocks, Shape::kThreads, Shape::kSharedBytes, stream>>>(launch, table);
+  kernel<<<blocks, Shape::kThreads, Shape::kSharedBytes, stream>>>(WithStep(launch, blocks * Shape::kWarpgroups), table);
   return cudaGetLastError();
 }
 

@@ -270,45 +270,6 @@ __global__ void __launch_bounds__(kThreads) DecodeKernel(TqLaunch launch) {
   StoreHead(task, head, dim, launch.type, s.y);
 }
 
-// One thread block a (task, head).
-template <bool kStore>
-__global__ void RowsKernel(const RowsTask* tasks, TqReport* reports) {
-  const RowsTask task = tasks[blockIdx.x];
-  uint32_t head = blockIdx.y, width = task.key_dim + task.value_dim;
-  if (head >= task.heads) return;
-  auto stored = static_cast<DType>(task.stored_dtype);
-  constexpr int kNone = 2 * kTokens;
-  __shared__ int bad;
-  if (threadIdx.x == 0) bad = kNone;
-  __syncthreads();
-  uint8_t* key_rows = task.rows + size_t{head} * task.head_bytes;
-  uint8_t* value_rows = key_rows + size_t{task.tokens} * task.key_dim * SizeOf(stored);
-  for (uint32_t i = threadIdx.x; i < task.tokens * width; i += blockDim.x) {
-    uint32_t t = i / width, c = i % width;
-    bool value = c >= task.key_dim;
-    if (value) c -= task.key_dim;
-    void* tensor = value ? task.value : task.key;
-    int64_t at = value ? t * task.value_token_stride + head * task.value_head_stride + c
-                       : t * task.key_token_stride + head * task.key_head_stride + c;
-    auto type = static_cast<DType>(value ? task.value_dtype : task.key_dtype);
-    uint8_t* rows = value ? value_rows : key_rows;
-    int64_t row_at = int64_t{t} * (value ? task.value_dim : task.key_dim) + c;
-    if (kStore) {
-      StoreValue(rows, row_at, LoadValue(tensor, at, type), stored);
-      if (!isfinite(LoadValue(rows, row_at, stored))) atomicMin(&bad, static_cast<int>(value ? t + kTokens : t));
-    } else {
-      StoreValue(tensor, at, LoadValue(rows, row_at, stored), type);
-    }
-  }
-  __syncthreads();
-  if (kStore && threadIdx.x == 0) {
-    TqReport report;
-    report.bad_token = bad == kNone ? -1 : bad % static_cast<int>(kTokens);
-    report.bad_value = bad != kNone && bad >= static_cast<int>(kTokens);
-    reports[task.report + head] = report;
-  }
-}
-
 template <typename Kernel>
 cudaError_t AllowShared(Kernel kernel, size_t bytes) {
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
@@ -330,16 +291,6 @@ cudaError_t LaunchDecode(const TqLaunch& launch, cudaStream_t stream) {
   size_t bytes = DecodeSharedBytes(launch.dim);
   if (cudaError_t error = AllowShared(DecodeKernel, bytes); error != cudaSuccess) return error;
   DecodeKernel<<<launch.count * launch.heads, kThreads, bytes, stream>>>(launch);
-  return cudaGetLastError();
-}
-
-cudaError_t LaunchStoreRows(const RowsTask* tasks, uint32_t count, uint32_t max_heads, TqReport* reports, cudaStream_t stream) {
-  RowsKernel<true><<<dim3(count, max_heads), 128, 0, stream>>>(tasks, reports);
-  return cudaGetLastError();
-}
-
-cudaError_t LaunchLoadRows(const RowsTask* tasks, uint32_t count, uint32_t max_heads, cudaStream_t stream) {
-  RowsKernel<false><<<dim3(count, max_heads), 128, 0, stream>>>(tasks, nullptr);
   return cudaGetLastError();
 }
 

@@ -21,6 +21,7 @@ struct TqLaunch {
   const void* image = nullptr;      // device; fast kernels
   TqReport* reports = nullptr;      // device; encode
   int multiprocessors = 0;
+  uint32_t step_tasks = 0, step_heads = 0;  // fast kernels: set by their launchers
 };
 
 // Any dim, bits, type, alignment and effort.

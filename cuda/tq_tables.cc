@@ -57,7 +57,7 @@ uint32_t TwoHalves(double x) {
   return half | half << 16;
 }
 
-constexpr int kTerms = 5;
+constexpr int kTerms = 3;
 
 // Solves the symmetric, positive system a·x = b.
 void Solve(double a[kTerms][kTerms], double* b, double* x) {
@@ -75,33 +75,64 @@ void Solve(double a[kTerms][kTerms], double* b, double* x) {
   }
 }
 
-// g(u) = coefficients[0] + … + coefficients[4] u⁴ with g(threshold k) = step · k − 1/2, as near as the
-// density there makes it count, and on to where no threshold is, so that it rises to the end: points of no
-// weight to speak of.
+// f(z) = z (coefficients[0] + coefficients[1] z² + coefficients[2] z⁴) with f(threshold k) = step · k, as
+// near as the density there makes it count, and on to where no threshold is, so that it rises to the end:
+// points of no weight to speak of.
 void FitIndex(const Codebook& book, double* coefficients) {
   const std::vector<double>& t = book.thresholds();
   int step = 1 << (4 - book.bits());
   if (t.size() == 1) {
     std::fill_n(coefficients, kTerms, 0.0);
-    coefficients[0] = -0.5;
-    coefficients[1] = step / t[0];
+    coefficients[0] = step / t[0];
     return;
   }
   double a[kTerms][kTerms] = {}, b[kTerms] = {};
-  auto add = [&](double u, double target, double weight) {
-    double powers[kTerms] = {1, u, u * u, u * u * u, u * u * u * u};
+  auto add = [&](double z, double target, double weight) {
+    double powers[kTerms] = {z, z * z * z, z * z * z * z * z};
     for (int i = 0; i < kTerms; ++i) {
       b[i] += weight * powers[i] * target;
       for (int j = 0; j < kTerms; ++j) a[i][j] += weight * powers[i] * powers[j];
     }
   };
   for (size_t k = 0; k < t.size(); ++k)
-    add(t[k], step * (static_cast<double>(k) + 1) - 0.5, std::exp(-t[k] * t[k] / 2));
-  double last = t.back(), top = step * static_cast<double>(t.size()) - 0.5;
+    add(t[k], step * (static_cast<double>(k) + 1), std::exp(-t[k] * t[k] / 2));
+  double last = t.back(), top = step * static_cast<double>(t.size());
   for (double beyond : {0.5, 1.0, 2.0, 4.0, 8.0, 14.0})
-    add(last + beyond, top + 2.5 * beyond, 1e-4 / std::pow(1 + beyond / last, 10));
-  add(0, -0.49, 1e-5);
+    add(last + beyond, top + 2.0 * beyond, 1e-5 / std::pow(1 + beyond / last, 12));
   Solve(a, b, coefficients);
+}
+
+// The magnitude's centroid after `level`, of the 3 bits that the fast encoder makes.
+double CentroidOf(const Codebook& book, int level, uint32_t magnitude) {
+  int kept = KeptBits(book.bits(), level);
+  return book.merged_centroids(kept)[magnitude >> (4 - kept)];
+}
+
+FastEncodeTable::Levels MakeLevels(const Codebook& book) {
+  FastEncodeTable::Levels levels{};
+  for (int level = 0; level < 2; ++level) {
+    auto c = [&](uint32_t m) { return CentroidOf(book, level, m); };
+    double along[4] = {c(0), c(2) - c(0), c(4) - c(2), c(6) - c(4)};
+    std::copy_n(along, 4, levels.along[level]);
+  }
+  for (int level = 0; level < 3; ++level) {
+    auto v = [&](uint32_t m) {
+      double c = CentroidOf(book, level, m);
+      if (level == 2) c = FromF16(ToF16(static_cast<float>(c)));  // as the kernel's table has it
+      return c * c;
+    };
+    double square[8] = {v(0),
+                        v(4) - v(0),
+                        v(2) - v(0),
+                        v(6) - v(4) - v(2) + v(0),
+                        v(1) - v(0),
+                        v(5) - v(4) - v(1) + v(0),
+                        v(3) - v(2) - v(1) + v(0),
+                        v(7) - v(6) - v(5) - v(3) + v(4) + v(2) + v(1) - v(0)};
+    std::copy_n(square, 8, levels.square[level]);
+    levels.ratio[level] = RatioOf(book, level);
+  }
+  return levels;
 }
 
 }  // namespace
@@ -142,13 +173,9 @@ FastEncodeTable MakeFastEncodeTable(uint32_t dim) {
     const Codebook& book = Codebook::Get(dim, bits);
     double coefficients[kTerms];
     FitIndex(book, coefficients);
-    for (int i = 0; i < kTerms; ++i)
-      table.index[bits - 2][i] = TwoHalves(coefficients[kTerms - 1 - i] / kIndexScale);
-    table.mask[bits - 2] = 0x01010101u * (8 - (1u << (4 - bits)));
-    for (int level = 0; level < 3; ++level) {
-      table.centroids[bits - 2][level] = MakeNibbleTable(book, KeptBits(bits, level));
-      table.ratio[bits - 2][level] = RatioOf(book, level);
-    }
+    for (int i = 0; i < kTerms; ++i) table.index[bits - 2][i] = TwoHalves(coefficients[kTerms - 1 - i] / 15);
+    table.centroids[bits - 2] = MakeNibbleTable(book, bits);
+    table.levels[bits - 2] = MakeLevels(book);
   }
   return table;
 }

@@ -35,19 +35,23 @@ struct NibbleTable {
   uint32_t low[2], high[2];
 };
 
-// A half, just below 7.5: what saturates rounds to 7.
-inline constexpr float kIndexScale = 7.44921875f;
-
 // Constants of the fast kernels, passed by value.
 struct FastEncodeTable {
-  // Bits 2, 3, 4. Horner coefficients, highest first, of g(u) / kIndexScale, which saturates to [0, 1]; g
-  // rounded is the magnitude aligned to 3 bits, and below the mask (bytes) the bits of a shorter code are
-  // noise. Pairs of equal IEEE halves.
-  uint32_t index[3][5];
-  uint32_t mask[3];
-  NibbleTable centroids[3][3];  // [bits − 2][level]
-  float ratio[3][3];
-  float root;  // sqrt(d)
+  // How ⟨|z|, c⟩ and ⟨c, c⟩ come out of RowSums and BitCounts (cuda/encode_codes.cuh), after levels 0, 1, 2.
+  // A count of codes with bits 2, 1, 2 and 1, 0, 2 and 0, 1 and 0, all three set, in that order; before them
+  // the number of codes.
+  struct Levels {
+    float along[2][4];   // of sums all, from2, from4, from6
+    float square[3][8];  // of counts
+    float ratio[4];      // of an unbiased scale, from what level − 1 keeps to what level keeps
+  };
+  Levels levels[3];  // [bits − 2]
+  // Coefficients, highest first, of an odd polynomial f(z) = z (c2 + c1 z² + c0 z⁴): 15 f + 7.5, saturated to
+  // [0, 15] and rounded, is the index of a 4-bit code counted from the most negative cell; the last bits of a
+  // shorter code are noise. Pairs of equal halves.
+  uint32_t index[3][3];
+  NibbleTable centroids[3];  // of all bits
+  float root;                // sqrt(d)
 };
 struct FastDecodeTable {
   NibbleTable centroids[kBitCounts][3];  // [bits − 2][kept − 2]

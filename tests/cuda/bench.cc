@@ -134,7 +134,7 @@ double PlainMilliseconds(const Stream& stream, const Prefix& prefix, int repeats
 }
 
 void BenchCodec(const Stream& stream, const Options& options, uint32_t dim) {
-  uint32_t blocks = 128 * 128 / dim;
+  uint32_t blocks = 256 * 128 / dim;  // 1 GiB each of K and V
   Prefix prefix(stream, dim, "tq:k4v4", blocks);
   size_t half = prefix.raw_bytes() / 2;
   double copy_ms = Milliseconds(stream, options.repeats, [&](int) {

@@ -1,6 +1,7 @@
 // What of cuda/ needs no GPU: the constants that the kernels are given.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <set>
@@ -28,13 +29,15 @@ TEST(TablesTest, FragmentColumnsAreAPermutationOfChannels) {
 
 float Round(float x) { return FromF16(ToF16(x)); }
 
-// As the kernels do it.
-int Magnitude(const FastEncodeTable& table, int bits, float u) {
-  u = Round(u);
-  float f = Half(table.index[bits - 2][0]);
-  for (int k = 1; k < 5; ++k) f = Round(f * u + Half(table.index[bits - 2][k]));
-  f = std::fmin(std::fmax(f, 0.0f), 1.0f);
-  return ToF16(Round(f * kIndexScale + 1032)) & table.mask[bits - 2] & 0xFF;
+// As the kernels do it: the magnitude's cell, 3 bits of which the last ones may be noise.
+int Magnitude(const FastEncodeTable& table, int bits, float z) {
+  const auto& index = table.index[bits - 2];
+  z = Round(z);
+  float square = Round(z * z), f = Round(Half(index[0]) * square + Half(index[1]));
+  f = Round(f * square + Half(index[2]));
+  f = std::fmin(std::fmax(Round(z * f + 0.5f), 0.0f), 1.0f);
+  int cell = ToF16(Round(f * 15 + 1152)) - ToF16(1152);
+  return cell < 8 ? 7 - cell : cell - 8;
 }
 
 TEST(TablesTest, IndexPolynomialsRiseToTheEnd) {
@@ -43,8 +46,9 @@ TEST(TablesTest, IndexPolynomialsRiseToTheEnd) {
     for (int bits = 2; bits <= 4; ++bits) {
       float last = static_cast<float>(Codebook::Get(dim, bits).thresholds().back());
       for (float u = last + 0.01f; u < 17; u += 0.01f) {
-        ASSERT_EQ(Magnitude(table, bits, u), static_cast<int>(table.mask[bits - 2] & 0xFF))
-            << "d " << dim << " bits " << bits << " u " << u;
+        for (float z : {u, -u})
+          ASSERT_EQ(Magnitude(table, bits, z) >> (4 - bits), (1 << (bits - 1)) - 1)
+              << "d " << dim << " bits " << bits << " z " << z;
       }
     }
   }
@@ -59,14 +63,36 @@ TEST(TablesTest, IndexPolynomialsFindTheCells) {
       const Codebook& book = Codebook::Get(dim, bits);
       int different = 0, count = 200000;
       for (int i = 0; i < count; ++i) {
-        float u = std::fabs(normal(engine));
+        float z = normal(engine);
         int cell = 0;
-        for (float threshold : book.float_thresholds()) cell += threshold < u;
-        int magnitude = Magnitude(table, bits, u);
-        EXPECT_LE(std::abs((magnitude >> (4 - bits)) - cell), 1);
-        different += magnitude >> (4 - bits) != cell;
+        for (float threshold : book.float_thresholds()) cell += threshold < std::fabs(z);
+        int found = Magnitude(table, bits, z) >> (4 - bits);
+        EXPECT_LE(std::abs(found - cell), 1);
+        different += found != cell;
       }
       EXPECT_LE(different, count * 0.003) << "d " << dim << " bits " << bits;
+    }
+  }
+}
+
+// What the kernel makes of counts and sums beside what it means.
+TEST(TablesTest, LevelsAddUp) {
+  for (int bits = 2; bits <= 4; ++bits) {
+    const Codebook& book = Codebook::Get(128, bits);
+    const FastEncodeTable::Levels& levels = MakeFastEncodeTable(128).levels[bits - 2];
+    for (uint32_t m = 0; m < 8; ++m) {
+      bool b2 = m & 4, b1 = m & 2, b0 = m & 1;
+      bool sets[] = {true, b2, b1, b2 && b1, b0, b2 && b0, b1 && b0, b2 && b1 && b0};
+      bool from[] = {true, m >= 2, m >= 4, m >= 6};
+      for (int level = 0; level < 3; ++level) {
+        int kept = std::min(bits, 2 + level);
+        double c = book.merged_centroids(kept)[m >> (4 - kept)], square = 0, along = 0;
+        for (int i = 0; i < 8; ++i) square += sets[i] ? levels.square[level][i] : 0;
+        EXPECT_NEAR(square, c * c, 4e-3 * c * c);
+        if (level == 2) continue;
+        for (int i = 0; i < 4; ++i) along += from[i] ? levels.along[level][i] : 0;
+        EXPECT_NEAR(along, c, 1e-6);
+      }
     }
   }
 }
