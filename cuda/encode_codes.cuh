@@ -21,10 +21,31 @@ struct RowSums {
   float all, from2, from4, from6;  // of 1 and of [magnitude ≥ 2], …
 };
 
-class RowCoder {
+// What adds up to them. Columns come as pairs of halves, two pairs at a time.
+class RowProducts {
+ public:
+  struct Pair {
+    uint32_t magnitude = 0, centroid = 0, from2 = 0, from4 = 0, from6 = 0;
+  };
+  __device__ void Add(const Pair& a, const Pair& b) {
+    constexpr uint32_t kOnes = 0x3C003C00u;
+    MmaHalf(top_, a.centroid, a.from4, b.centroid, b.from4, a.magnitude, b.magnitude);
+    MmaHalf(parts_, a.from2, a.from6, b.from2, b.from6, a.magnitude, b.magnitude);
+    MmaHalf(all_, kOnes, kOnes, kOnes, kOnes, a.magnitude, b.magnitude);
+  }
+  __device__ RowSums Sums(bool odd) const {  // `odd`: of g
+    return {odd ? top_[1] : top_[0], odd ? all_[1] : all_[0], odd ? parts_[1] : parts_[0], odd ? top_[3] : top_[2],
+            odd ? parts_[3] : parts_[2]};
+  }
+
+ private:
+  float top_[4] = {}, parts_[4] = {}, all_[4] = {};
+};
+
+class Coder {
  public:
   // `index`: the polynomial's coefficients, highest first.
-  __device__ RowCoder(const uint32_t (&index)[3], const NibbleTable& centroids) : centroids_(centroids) {
+  __device__ Coder(const uint32_t (&index)[3], const NibbleTable& centroids) : centroids_(centroids) {
 #pragma unroll
     for (int i = 0; i < 3; ++i) index_[i] = index[i];
   }
@@ -32,9 +53,8 @@ class RowCoder {
   // Codes of the pairs z[0…3], those missing that kPresent lacks, as nibbles (sign, magnitude): z0e0 z1e0 z0e1 z1e1 z2e0 z3e0 z2e1
   // z3e1. What is missing has code 0.
   template <int kPresent>
-  __device__ uint32_t Code(const uint32_t (&z)[4]) {
+  __device__ uint32_t Code(const uint32_t (&z)[4], RowProducts::Pair (&pairs)[4]) const {
     __half2 index[4], from8[4];  // 1152 + index (0…15), index − 8
-    uint32_t from2[4] = {}, from4[4] = {}, from6[4] = {}, magnitude[4] = {}, centroid[4] = {};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (!(kPresent >> i & 1)) {
@@ -48,10 +68,10 @@ class RowCoder {
       index[i] = __hfma2(f, __float2half2_rn(15.0f), __float2half2_rn(1152.0f));  // the unit in the last place is 1: rounds
       from8[i] = __hadd2(index[i], __float2half2_rn(-1160.0f));
       __half2 steep = __hfma2(from8[i], from8[i], from8[i]);  // m (m + 1)
-      from2[i] = Bits(__hfma2_sat(steep, __float2half2_rn(0.25f), __float2half2_rn(-0.5f)));
-      from4[i] = Bits(__hfma2_sat(steep, __float2half2_rn(0.125f), __float2half2_rn(-1.5f)));
-      from6[i] = Bits(__hfma2_sat(steep, __float2half2_rn(0.125f), __float2half2_rn(-3.75f)));
-      magnitude[i] = z[i] & 0x7FFF7FFFu;
+      pairs[i].from2 = Bits(__hfma2_sat(steep, __float2half2_rn(0.25f), __float2half2_rn(-0.5f)));
+      pairs[i].from4 = Bits(__hfma2_sat(steep, __float2half2_rn(0.125f), __float2half2_rn(-1.5f)));
+      pairs[i].from6 = Bits(__hfma2_sat(steep, __float2half2_rn(0.125f), __float2half2_rn(-3.75f)));
+      pairs[i].magnitude = z[i] & 0x7FFF7FFFu;
     }
     __half2 sixteen = __float2half2_rn(16.0f);
     uint32_t first = Bits(__hfma2(from8[1], sixteen, index[0])), second = Bits(__hfma2(from8[3], sixteen, index[2]));
@@ -62,29 +82,35 @@ class RowCoder {
     for (int i = 0; i < 4; i += 2) {
       uint32_t low = Permute(centroids_.low[0], centroids_.low[1], selector >> 8 * i);
       uint32_t high = Permute(centroids_.high[0], centroids_.high[1], selector >> 8 * i);
-      if (!(kPresent >> i & 3)) continue;
-      if (kPresent >> i & 1) centroid[i] = Permute(low, high, 0x6240);
-      if (kPresent >> i & 2) centroid[i + 1] = Permute(low, high, 0x7351);
-      MmaHalf(top_, centroid[i], from4[i], centroid[i + 1], from4[i + 1], magnitude[i], magnitude[i + 1]);
-      MmaHalf(parts_, from2[i], from6[i], from2[i + 1], from6[i + 1], magnitude[i], magnitude[i + 1]);
-      constexpr uint32_t kOnes = 0x3C003C00u;
-      MmaHalf(all_, kOnes, kOnes, kOnes, kOnes, magnitude[i], magnitude[i + 1]);
+      if (kPresent >> i & 1) pairs[i].centroid = Permute(low, high, 0x6240);
+      if (kPresent >> i & 2) pairs[i + 1].centroid = Permute(low, high, 0x7351);
     }
     return codes;
   }
-
-  __device__ RowSums Sums(bool odd) const {  // `odd`: of g
-    return {odd ? top_[1] : top_[0], odd ? all_[1] : all_[0], odd ? parts_[1] : parts_[0], odd ? top_[3] : top_[2],
-            odd ? parts_[3] : parts_[2]};
+  // All of one row.
+  template <int kPresent>
+  __device__ uint32_t CodeRow(const uint32_t (&z)[4], RowProducts& row) const {
+    RowProducts::Pair pairs[4];
+    uint32_t codes = Code<kPresent>(z, pairs);
+    row.Add(pairs[0], pairs[1]);
+    if constexpr ((kPresent & 0xC) != 0) row.Add(pairs[2], pairs[3]);
+    return codes;
+  }
+  // z0 and z2 of one row, z1 and z3 of another.
+  __device__ uint32_t CodeRows(const uint32_t (&z)[4], RowProducts (&rows)[2]) const {
+    RowProducts::Pair pairs[4];
+    uint32_t codes = Code<0xF>(z, pairs);
+    rows[0].Add(pairs[0], pairs[2]);
+    rows[1].Add(pairs[1], pairs[3]);
+    return codes;
   }
 
  private:
   const NibbleTable& centroids_;
   uint32_t index_[3];
-  float top_[4] = {}, parts_[4] = {}, all_[4] = {};
 };
 
-// Exchanges nibbles 1 and 2, 5 and 6: from RowCoder's order to that of K's units.
+// Exchanges nibbles 1 and 2, 5 and 6: from Coder's order to that of K's units.
 __device__ __forceinline__ uint32_t SwapMiddleNibbles(uint32_t x) {
   uint32_t t = (x ^ x >> 4) & 0x00F000F0u;
   return x ^ t ^ t << 4;

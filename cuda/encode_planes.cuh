@@ -43,12 +43,15 @@ struct LanePlanes {
     }
   }
 
-  // V, `codes[r][4G + k]` of row r and blocks 8G + k and 8G + 4 + k. Units hold four tokens of two channels: an 8 × 8 transposition,
-  // 16 bits of a plane in one.
-  template <int kWords>
-  __device__ void TakeValue(const uint32_t (&codes)[2][kWords], BitCounts<kDim> (&counts)[2]) {
+  // V: groups of eight blocks, and a last one of four or fewer, which has both rows in a word instead of two fours.
+  static constexpr int kWholes = (kBlocks + 3) / 8, kRests = kBlocks % 8 > 0 && kBlocks % 8 <= 4 ? kBlocks % 8 : 0;
+
+  // `codes[r][4G + k]` of row r and blocks 8G + k and 8G + 4 + k; `rests[k]` of both rows and block 8 kWholes + k. Units hold four tokens
+  // of two channels: an 8 × 8 transposition, 16 bits of a plane in one.
+  template <int kWords, int kRestWords>
+  __device__ void TakeValue(const uint32_t (&codes)[2][kWords], const uint32_t (&rests)[kRestWords], BitCounts<kDim> (&counts)[2]) {
 #pragma unroll
-    for (int g = 0; g < kWords / 4; ++g) {
+    for (int g = 0; g < kWholes; ++g) {
       uint32_t rows[2][4];
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
@@ -57,7 +60,7 @@ struct LanePlanes {
         for (int i = 0; i < 4; ++i) n[i] = Permute(codes[r][4 * g + i], 0, 0x3120);  // a column a half
         PlaneGroup group(n);
         counts[r].Add(group, ~0u);
-        rows[r][0] = group.crumbs[0], rows[r][1] = group.crumbs[1], rows[r][2] = group.bit1, rows[r][3] = group.bit0;
+        Words(group, rows[r]);
       }
 #pragma unroll
       for (int p = 0; p < 4; ++p) {
@@ -65,6 +68,20 @@ struct LanePlanes {
         uint32_t even = Permute(x0, x1, 0x5140), odd = Permute(x0, x1, 0x7362);  // tokens
         PutPlane(2 * g, p, Blend(0x0F0F0F0Fu, even, odd << 4));
         if (2 * g + 1 < kGroups) PutPlane(2 * g + 1, p, Blend(0x0F0F0F0Fu, even >> 4, odd));
+      }
+    }
+    if constexpr (kRests > 0) {
+      uint32_t n[4] = {}, both[4];
+#pragma unroll
+      for (int i = 0; i < kRests; ++i) n[i] = Permute(rests[i], 0, 0x3120);
+      PlaneGroup group(n);
+      counts[0].Add(group, 0x0F0F0F0Fu);
+      counts[1].Add(group, 0xF0F0F0F0u);
+      Words(group, both);
+#pragma unroll
+      for (int p = 0; p < 4; ++p) {
+        uint32_t x = Transpose8x8(both[p]), even = Permute(x, 0, 0x1100), odd = Permute(x, 0, 0x3322);  // rows 0, 1, 0, 1
+        PutPlane(2 * kWholes, p, Blend(0x0F0F0F0Fu, Blend(0x00FF00FFu, even, even >> 4), Blend(0x00FF00FFu, odd << 4, odd)));
       }
     }
   }
@@ -103,6 +120,9 @@ struct LanePlanes {
  private:
   __device__ void Take(int q, const PlaneGroup& group) {
     crumbs[q][0] = group.crumbs[0], crumbs[q][1] = group.crumbs[1], bit1[q] = group.bit1, bit0[q] = group.bit0;
+  }
+  static __device__ void Words(const PlaneGroup& group, uint32_t (&words)[4]) {
+    words[0] = group.crumbs[0], words[1] = group.crumbs[1], words[2] = group.bit1, words[3] = group.bit0;
   }
   __device__ void PutPlane(int q, int p, uint32_t word) { (p < 2 ? crumbs[q][p] : p == 2 ? bit1[q] : bit0[q]) = word; }
 

@@ -305,24 +305,41 @@ class FastEncoder {
     }
   }
 
-  // The words of codes of one row: K's by tiles, in the units' order, the tail's in the low 16 bits; V's as LanePlanes takes them.
-  static constexpr int kKeyWords = kTiles + kTail, kValueWords = (kBlocks + 7) / 8 * 4;
-  __device__ void CodeKeyRow(int r, RowCoder& coder, uint32_t (&codes)[kKeyWords]) const {
+  // K's words of codes of one row, by tiles, in the units' order, the tail's in the low 16 bits.
+  static constexpr int kKeyWords = kTiles + kTail;
+  __device__ void CodeKeyRow(int r, const Coder& coder, RowProducts& row, uint32_t (&codes)[kKeyWords]) const {
 #pragma unroll
     for (int i = 0; i < kTiles; ++i) {
-      codes[i] = SwapMiddleNibbles(coder.Code<0xF>({z_[r][2 * i][0], z_[r][2 * i][1], z_[r][2 * i + 1][0], z_[r][2 * i + 1][1]}));
+      const auto &a = z_[r][2 * i], &b = z_[r][2 * i + 1];
+      codes[i] = SwapMiddleNibbles(coder.CodeRow<0xF>({a[0], a[1], b[0], b[1]}, row));
     }
-    if constexpr (kTail) codes[kTiles] = SwapMiddleNibbles(coder.Code<0x3>({z_[r][kBlocks - 1][0], z_[r][kBlocks - 1][1], 0, 0}));
+    if constexpr (kTail) {
+      const auto& a = z_[r][kBlocks - 1];
+      codes[kTiles] = SwapMiddleNibbles(coder.CodeRow<0x3>({a[0], a[1], 0, 0}, row));
+    }
   }
-  __device__ void CodeValueRow(int r, RowCoder& coder, uint32_t (&codes)[kValueWords]) const {
+
+  // V's, as LanePlanes takes them.
+  static constexpr int kWholes = LanePlanes<kDim>::kWholes, kRests = LanePlanes<kDim>::kRests;
+  static constexpr int kValueWords = 4 * (kWholes > 0 ? kWholes : 1), kRestWords = kRests > 0 ? kRests : 1;
+  __device__ void CodeValueRow(int r, const Coder& coder, RowProducts& row, uint32_t (&codes)[kValueWords]) const {
 #pragma unroll
-    for (int i = 0; i < kValueWords; ++i) {
+    for (int i = 0; i < 4 * kWholes; ++i) {
       int k = i / 4 * 8 + i % 4;
+      const auto& a = z_[r][k];
       if (k + 4 < kBlocks) {
-        codes[i] = coder.Code<0xF>({z_[r][k][0], z_[r][k + 4][0], z_[r][k][1], z_[r][k + 4][1]});
+        const auto& b = z_[r][k + 4];
+        codes[i] = coder.CodeRow<0xF>({a[0], b[0], a[1], b[1]}, row);
       } else {
-        codes[i] = coder.Code<0x5>({z_[r][k][0], 0, z_[r][k][1], 0});
+        codes[i] = coder.CodeRow<0x5>({a[0], 0, a[1], 0}, row);
       }
+    }
+  }
+  __device__ void CodeValueRests(const Coder& coder, RowProducts (&rows)[2], uint32_t (&codes)[kRestWords]) const {
+#pragma unroll
+    for (int i = 0; i < kRests; ++i) {
+      const auto &a = z_[0][8 * kWholes + i], &b = z_[1][8 * kWholes + i];
+      codes[i] = coder.CodeRows({a[0], b[0], a[1], b[1]}, rows);
     }
   }
 
@@ -384,25 +401,23 @@ class FastEncoder {
       if (!live) energy[r] = 0;
     }
     Normalise(inverse);
-    uint32_t codes[2][kValue ? kValueWords : kKeyWords];
-    RowSums sums[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      RowCoder coder(table_.index[bits - 2], table_.centroids[bits - 2]);
-      if constexpr (kValue) {
-        CodeValueRow(r, coder, codes[r]);
-      } else {
-        CodeKeyRow(r, coder, codes[r]);
-      }
-      sums[r] = coder.Sums(g() & 1);
-    }
     LanePlanes<kDim> planes;
     BitCounts<kDim> counts[2];
+    RowProducts rows[2];
+    Coder coder(table_.index[bits - 2], table_.centroids[bits - 2]);
     if constexpr (kValue) {
-      planes.TakeValue(codes, counts);
+      uint32_t codes[2][kValueWords], rests[kRestWords];
+#pragma unroll
+      for (int r = 0; r < 2; ++r) CodeValueRow(r, coder, rows[r], codes[r]);
+      CodeValueRests(coder, rows, rests);
+      planes.TakeValue(codes, rests, counts);
     } else {
+      uint32_t codes[2][kKeyWords];
+#pragma unroll
+      for (int r = 0; r < 2; ++r) CodeKeyRow(r, coder, rows[r], codes[r]);
       planes.TakeKey(codes, counts);
     }
+    RowSums sums[2] = {rows[0].Sums(g() & 1), rows[1].Sums(g() & 1)};
     int lane = 32 * warp_ + lane_;
     planes.StoreCrumbs(PlaceOf<uint8_t>(kPlanes), lane);
     if (bits > 2) planes.StoreBits(1, PlaceOf<uint8_t>(kPlanes + 1), lane);
