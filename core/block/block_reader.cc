@@ -27,6 +27,9 @@ MutableHeadRows RowsOf(const MutableStreamView& view, uint32_t head) {
   return {RowOf(view, 0, head), view.dtype, view.token_stride};
 }
 
+// More than this at once is not read again from caches, so it need not pass through them.
+constexpr size_t kCachedBytes = 32 << 20;
+
 // `tokens` rows that lie one after the other at the layout's dtype.
 void StoreRawRows(DType from, const uint8_t* at, uint32_t dim, uint32_t tokens, const MutableStreamView& view,
                   uint32_t head) {
@@ -153,6 +156,11 @@ absl::Status BlockReader::VerifyLayer(uint32_t layer, int levels) const {
 }
 
 absl::Status BlockReader::DecodeLayer(uint32_t layer, int levels, const MutableLayerView& out) const {
+  return DecodeLayerTo(Destination::kCaches, layer, levels, out);
+}
+
+absl::Status BlockReader::DecodeLayerTo(Destination destination, uint32_t layer, int levels,
+                                        const MutableLayerView& out) const {
   QUIRE_RETURN_IF_ERROR(CheckRange("layer", layer, 0, slices_.layers()));
   QUIRE_RETURN_IF_ERROR(CheckRange("levels", levels, 1, levels_ + 1));
   const LayerLayout& shape = codec_->impl_->layer(layer);
@@ -190,7 +198,7 @@ absl::Status BlockReader::DecodeLayer(uint32_t layer, int levels, const MutableL
     ReadKey(in, k_book, levels, mean, scales);
     DecodeHead(&codec_->impl_->rotation(k_dim), k_book, KeptBits(codec.k_bits, levels - 1),
                FragmentOrder::kKey, in.k_planes, scales, mean, sinks, RowsOf(out.key, h),
-               k_dim == v_dim ? &value_rows : nullptr);
+               k_dim == v_dim ? &value_rows : nullptr, destination);
     StoreRawRows(stored, sink_bytes, k_dim, sinks, out.key, h);
     sink_bytes += size_t{sinks} * k_dim * SizeOf(stored);
     if (v_dim == 0) continue;
@@ -198,7 +206,7 @@ absl::Status BlockReader::DecodeLayer(uint32_t layer, int levels, const MutableL
     ReadValue(in, v_book, levels, scales);
     DecodeHead(&codec_->impl_->rotation(v_dim), v_book, KeptBits(codec.v_bits, levels - 1),
                FragmentOrder::kValue, in.v_planes, scales, nullptr, sinks, value_rows,
-               k_dim == v_dim && !last ? &next_rows : nullptr);
+               k_dim == v_dim && !last ? &next_rows : nullptr, destination);
     StoreRawRows(stored, sink_bytes, v_dim, sinks, out.value, h);
     sink_bytes += size_t{sinks} * v_dim * SizeOf(stored);
   }
@@ -223,10 +231,20 @@ void BlockReader::DecodeFlatHead(uint32_t layer, uint32_t head, const MutableLay
   stream(FragmentOrder::kValue, shape.value_dim(), codec.v_bits, out.value, slice.v);
 }
 
+size_t BlockReader::DecodedBytes(uint32_t layer, const MutableLayerView& out) const {
+  if (layer >= slices_.layers()) return 0;
+  const LayerLayout& shape = codec_->impl_->layer(layer);
+  size_t row = shape.key_dim() * SizeOf(out.key.dtype) + shape.value_dim() * SizeOf(out.value.dtype);
+  return kBlockTokens * header_.part.HeadsOf(shape) * row;
+}
+
 void BlockReader::DecodeLayers(std::span<DecodeJob> jobs, ParallelFor parallel) {
+  size_t bytes = 0;
+  for (const DecodeJob& job : jobs) bytes += job.reader->DecodedBytes(job.layer, job.out);
+  const Destination destination = bytes > kCachedBytes ? Destination::kMemory : Destination::kCaches;
   parallel(jobs.size(), [&](size_t i) {
     DecodeJob& job = jobs[i];
-    job.status = job.reader->DecodeLayer(job.layer, job.levels, job.out);
+    job.status = job.reader->DecodeLayerTo(destination, job.layer, job.levels, job.out);
   });
 }
 

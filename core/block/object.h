@@ -136,6 +136,8 @@ absl::StatusOr<BlockHeader> ParseHeader(Bytes object);
 inline constexpr size_t kHeaderPrefixBytes = 16;
 absl::StatusOr<uint32_t> HeaderBytes(Bytes prefix);  // from the first kHeaderPrefixBytes
 
+enum class Destination;  // core/codec/head_codec.h
+
 // A view of one object's bytes (borrowed: they must outlive the reader). Thread-compatible.
 class BlockReader {
  public:
@@ -173,6 +175,9 @@ class BlockReader {
 
  private:
   BlockReader() = default;
+  absl::Status DecodeLayerTo(Destination destination, uint32_t layer, int levels,
+                             const MutableLayerView& out) const;
+  size_t DecodedBytes(uint32_t layer, const MutableLayerView& out) const;
   void DecodeFlatHead(uint32_t layer, uint32_t head, const MutableLayerView& out) const;
 
   std::shared_ptr<const BlockCodec> codec_;

@@ -114,7 +114,9 @@ HWY_NOINLINE void DecodeTiles(const DecodePass& pass, HeadWorkspace* work) {
   uint32_t dim = pass.tables->dim;
   for (uint32_t g = 0; g < kTiles; ++g) {
     uint32_t first = g * kTileTokens;
-    const uint8_t* const* next = g + 1 < kTiles ? pass.rows + first + kTileTokens : pass.next_rows;
+    const uint8_t* const* next = pass.past_caches ? nullptr
+                                 : g + 1 < kTiles ? pass.rows + first + kTileTokens
+                                                  : pass.next_rows;
     FetchQuarter(pass.dtype, next, dim, 0);
     bool mixing = pass.rotation != nullptr && DequantiseMixing<kBits, kMean>(pass, first, work);
     if (!mixing) {
@@ -129,7 +131,8 @@ HWY_NOINLINE void DecodeTiles(const DecodePass& pass, HeadWorkspace* work) {
       MixTile(*pass.rotation, kTileTokens, pass.rotation->middle, work->y);
       FetchQuarter(pass.dtype, next, dim, 3);
     }
-    StoreTile(pass.dtype, work->y, kTileTokens, dim, pass.flips, pass.rows + first, pass.finite);
+    StoreTile(pass.dtype, work->y, kTileTokens, dim, pass.flips, pass.rows + first, pass.finite,
+              pass.past_caches);
   }
 }
 
@@ -138,10 +141,7 @@ HWY_INLINE void DecodeBits(const DecodePass& pass, HeadWorkspace* work) {
   pass.mean != nullptr ? DecodeTiles<kBits, true>(pass, work) : DecodeTiles<kBits, false>(pass, work);
 }
 
-void Decode(const DecodePass& pass, HeadWorkspace* work) {
-  for (size_t quarter = 0; quarter < 4; ++quarter)
-    FetchQuarter(pass.dtype, pass.rows, pass.tables->dim, quarter);
-  UnpackHead(pass.order, pass.tables->dim, pass.kept, pass.planes, &work->words, &work->units);
+void DecodeKept(const DecodePass& pass, HeadWorkspace* work) {
   switch (pass.kept) {
     case 2:
       return DecodeBits<2>(pass, work);
@@ -158,6 +158,14 @@ void Decode(const DecodePass& pass, HeadWorkspace* work) {
     default:
       return DecodeBits<8>(pass, work);
   }
+}
+
+void Decode(const DecodePass& pass, HeadWorkspace* work) {
+  for (size_t quarter = 0; quarter < 4 && !pass.past_caches; ++quarter)
+    FetchQuarter(pass.dtype, pass.rows, pass.tables->dim, quarter);
+  UnpackHead(pass.order, pass.tables->dim, pass.kept, pass.planes, &work->words, &work->units);
+  DecodeKept(pass, work);
+  if (pass.past_caches) hwy::FlushStream();
 }
 
 const char* TargetName() { return hwy::TargetName(HWY_TARGET); }
@@ -253,7 +261,7 @@ int EncodeKeyHead(const Rotation& rotation, const Codebook& book, int effort, ui
   HeadWorkspace& work = HeadWorkspace::OfThread();
   RowPointers pointers(rows, first_token);
   std::optional<RowPointers> next_pointers;
-  if (next != nullptr) next_pointers.emplace(*next, 0, kTileTokens);
+  if (next != nullptr) next_pointers.emplace(*next, 0);
   EncodePass pass = PassOf(rotation, book, effort, first_token, rows, pointers,
                            next_pointers ? &*next_pointers : nullptr, work);
   int bad = HWY_DYNAMIC_DISPATCH(EncodeKey)(pass, out);
@@ -267,7 +275,7 @@ int EncodeValueHead(const Rotation& rotation, const Codebook& book, int effort, 
   HeadWorkspace& work = HeadWorkspace::OfThread();
   RowPointers pointers(rows, first_token);
   std::optional<RowPointers> next_pointers;
-  if (next != nullptr) next_pointers.emplace(*next, 0, kTileTokens);
+  if (next != nullptr) next_pointers.emplace(*next, 0);
   EncodePass pass = PassOf(rotation, book, effort, first_token, rows, pointers,
                            next_pointers ? &*next_pointers : nullptr, work);
   int bad = HWY_DYNAMIC_DISPATCH(EncodeValue)(pass, out);
@@ -278,7 +286,8 @@ int EncodeValueHead(const Rotation& rotation, const Codebook& book, int effort, 
 
 void DecodeHead(const Rotation* rotation, const Codebook& book, int kept, FragmentOrder order,
                 const ConstPlanePointers& planes, const float* scales, const float* mean,
-                uint32_t first_token, const MutableHeadRows& rows, const MutableHeadRows* next) {
+                uint32_t first_token, const MutableHeadRows& rows, const MutableHeadRows* next,
+                Destination destination) {
   HeadWorkspace& work = HeadWorkspace::OfThread();
   uint8_t* pointers[kPlaneTokens];
   auto* data = static_cast<uint8_t*>(rows.data);
@@ -288,8 +297,10 @@ void DecodeHead(const Rotation* rotation, const Codebook& book, int kept, Fragme
     pointers[t] = t < first_token ? reinterpret_cast<uint8_t*>(work.units.high)
                                   : data + static_cast<ptrdiff_t>(t) * bytes;
   }
+  const bool aligned = (reinterpret_cast<uintptr_t>(rows.data) | static_cast<uintptr_t>(bytes)) % 64 == 0;
+  const bool past_caches = destination == Destination::kMemory && aligned;
   std::optional<RowPointers> next_pointers;
-  if (next != nullptr)
+  if (next != nullptr && !past_caches)
     next_pointers.emplace(HeadRows{next->data, next->dtype, next->token_stride}, 0, kTileTokens);
   RotationTables tables{};
   if (rotation != nullptr) tables = rotation->tables();
@@ -297,7 +308,7 @@ void DecodeHead(const Rotation* rotation, const Codebook& book, int kept, Fragme
   ({rotation != nullptr ? &tables : nullptr, &QuantiserTables::Of(book), kept, order, planes.data(), scales,
     mean, rotation != nullptr ? tables.flips : kNoFlips, rows.dtype, pointers,
     AllModest(scales, kPlaneTokens) && (mean == nullptr || AllModest(mean, book.dim())),
-    next_pointers ? next_pointers->at : nullptr},
+    next_pointers ? next_pointers->at : nullptr, past_caches},
    &work);
 }
 

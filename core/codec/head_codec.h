@@ -47,12 +47,16 @@ int EncodeValueHead(const Rotation& rotation, const Codebook& book, int effort, 
                     const HeadRows& rows, TqValue* out, const PlanePointers& planes,
                     const HeadRows* next = nullptr);
 
+// Where decoded rows go: kMemory for more than caches hold, written past them where the target can.
+enum class Destination { kCaches, kMemory };
+
 // Decodes `kept` bits to rows. scales [64]; mean [d] or null. With a rotation: x = Rᵀ(scale · centroid +
 // mean); without: the argument of Rᵀ. Rows of tokens before `first_token` are left as they were. `next`: as
 // above, the rows that are written next. REQUIRES: kept is one of KeptBits(b, level).
 void DecodeHead(const Rotation* rotation, const Codebook& book, int kept, FragmentOrder order,
                 const ConstPlanePointers& planes, const float* scales, const float* mean,
-                uint32_t first_token, const MutableHeadRows& rows, const MutableHeadRows* next = nullptr);
+                uint32_t first_token, const MutableHeadRows& rows, const MutableHeadRows* next = nullptr,
+                Destination destination = Destination::kCaches);
 
 // The instruction set in use, for reports: "AVX3" (AVX-512), "AVX2", "EMU128" (portable).
 const char* CodecTargetName();

@@ -29,7 +29,7 @@ struct EncodePass {
   const uint8_t* const* rows;
   DType rows_dtype;
   RotationTables rotation;
-  const uint8_t* const* next_rows;  // 16 rows that will be wanted after these, or null
+  const uint8_t* const* next_rows;  // 64 rows that will be wanted after these, or null
 };
 
 // DecodeHead's arguments, and 64 pointers to rows.
@@ -44,7 +44,8 @@ struct DecodePass {
   DType dtype;
   uint8_t* const* rows;
   bool finite;                      // no NaN can come out
-  const uint8_t* const* next_rows;  // as in EncodePass
+  const uint8_t* const* next_rows;  // 16 rows that are written after these, or null
+  bool past_caches;                 // rows begin on 64 bytes and are not read soon
 };
 
 // 2^(−code/16) by code, from the sixteen roots rounded to float.

@@ -95,7 +95,7 @@ void AgainstScalar(Report& report, uint32_t dim) {
   const Codebook& book = Codebook::Get(dim, 4);
   Rotation rotation(dim, 1);
   reference::Rotation plain(dim, 1);
-  std::vector<uint16_t> raw = RawBlocks({1, 1, dim}, 1), out(raw.size());
+  Tensor raw = RawBlocks({1, 1, dim}, 1), out(raw.size());
   std::vector<uint8_t> bytes(3 * PlaneBytes(dim, 2));
   PlanePointers planes{};
   ConstPlanePointers const_planes{};

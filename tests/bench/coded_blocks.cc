@@ -52,13 +52,13 @@ std::vector<double> BestSeconds(Clock clock, const std::vector<std::function<voi
   return best;
 }
 
-std::vector<uint16_t> RawBlocks(const Shape& shape, size_t blocks) {
+Tensor RawBlocks(const Shape& shape, size_t blocks) {
   constexpr size_t kPeriod = 1 << 20;
   std::mt19937 generator(7);
   std::normal_distribution<float> normal;
   std::vector<float> noise(kPeriod);
   for (float& x : noise) x = normal(generator);
-  std::vector<uint16_t> data(blocks * shape.block_elements());
+  Tensor data(blocks * shape.block_elements());
   for (size_t i = 0; i < data.size(); ++i) {
     bool key = i / shape.stream_elements() % 2 == 0;
     data[i] = ToBf16(noise[i % kPeriod] + (key ? 2.0f * std::sin(static_cast<float>(i % shape.dim)) : 0.0f));
@@ -66,8 +66,7 @@ std::vector<uint16_t> RawBlocks(const Shape& shape, size_t blocks) {
   return data;
 }
 
-absl::StatusOr<CodedBlocks> CodedBlocks::Create(const Shape& shape, const std::string& spec,
-                                                std::vector<uint16_t> raw) {
+absl::StatusOr<CodedBlocks> CodedBlocks::Create(const Shape& shape, const std::string& spec, Tensor raw) {
   if (raw.empty() || raw.size() % shape.block_elements() != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat(raw.size(), " values are not whole blocks of ", shape.block_elements(), " values"));

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -32,16 +33,29 @@ struct Shape {
   size_t block_elements() const { return layers * 2 * stream_elements(); }
 };
 
+// On 64 bytes, as tensors are.
+template <typename T>
+struct TensorAllocator {
+  using value_type = T;
+  static constexpr std::align_val_t kAlignment{64};
+  TensorAllocator() = default;
+  template <typename U>
+  TensorAllocator(const TensorAllocator<U>&) {}
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), kAlignment)); }
+  void deallocate(T* p, size_t) { ::operator delete(p, kAlignment); }
+  friend bool operator==(const TensorAllocator&, const TensorAllocator&) { return true; }
+};
+using Tensor = std::vector<uint16_t, TensorAllocator<uint16_t>>;
+
 // K and V as models have them: noise, and a per-channel offset in K. [block][layer][k, v][token][head][d],
 // bf16.
-std::vector<uint16_t> RawBlocks(const Shape& shape, size_t blocks);
+Tensor RawBlocks(const Shape& shape, size_t blocks);
 
 // Some blocks, the codec, and room for what comes out.
 class CodedBlocks {
  public:
   // `raw` as RawBlocks makes it. INVALID_ARGUMENT for a spec or a shape that no codec has.
-  static absl::StatusOr<CodedBlocks> Create(const Shape& shape, const std::string& spec,
-                                            std::vector<uint16_t> raw);
+  static absl::StatusOr<CodedBlocks> Create(const Shape& shape, const std::string& spec, Tensor raw);
 
   // The raw values to where Decode writes; all of them, as Encode and Decode work on all blocks.
   void Copy(size_t threads);
@@ -67,7 +81,7 @@ class CodedBlocks {
   Shape shape_;
   CodecSpec spec_;
   std::shared_ptr<const BlockCodec> codec_;
-  std::vector<uint16_t> raw_, out_;
+  Tensor raw_, out_;
   std::vector<LayerView> layers_;
   std::vector<std::vector<uint8_t>> objects_;
   absl::Status failure_;

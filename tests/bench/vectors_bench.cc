@@ -12,10 +12,10 @@ namespace {
 
 constexpr uint32_t kHeads = 8;
 
-absl::StatusOr<std::vector<uint16_t>> ReadValues(const std::string& path) {
+absl::StatusOr<Tensor> ReadValues(const std::string& path) {
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   if (!file) return absl::NotFoundError(absl::StrCat(path, ": can't be read"));
-  std::vector<uint16_t> values(static_cast<size_t>(file.tellg()) / sizeof(uint16_t));
+  Tensor values(static_cast<size_t>(file.tellg()) / sizeof(uint16_t));
   file.seekg(0);
   file.read(reinterpret_cast<char*>(values.data()),
             static_cast<std::streamsize>(values.size() * sizeof(uint16_t)));
@@ -26,7 +26,7 @@ absl::StatusOr<std::vector<uint16_t>> ReadValues(const std::string& path) {
 }  // namespace
 
 absl::Status RunVectorsBench(const VectorsBench& bench, Report& report) {
-  QUIRE_ASSIGN_OR_RETURN(std::vector<uint16_t> values, ReadValues(bench.file));
+  QUIRE_ASSIGN_OR_RETURN(Tensor values, ReadValues(bench.file));
   for (const std::string& spec : bench.specs) {
     QUIRE_ASSIGN_OR_RETURN(CodedBlocks work, CodedBlocks::Create({1, kHeads, bench.dim}, spec, values));
     std::vector<double> seconds =

@@ -23,7 +23,7 @@ HWY_MAYBE_UNUSED static HWY_NOINLINE void PrepareTile(const EncodePass& pass, ui
   float* y = pass.y.at(g);
   uint32_t dim = pass.tables->dim;
   if (pass.rows != nullptr) {
-    const uint8_t* const* next = g + 1 < kTiles ? pass.rows + (g + 1) * kTileTokens : pass.next_rows;
+    const uint8_t* const* next = g + 1 < kTiles ? pass.rows + (g + 1) * kTileTokens : nullptr;
     FetchQuarter(pass.rows_dtype, next, dim, 0);
     LoadTile(pass.rows_dtype, pass.rows + g * kTileTokens, dim, pass.rotation.flips, pass.y.row, y);
     FetchQuarter(pass.rows_dtype, next, dim, 1);
@@ -35,6 +35,13 @@ HWY_MAYBE_UNUSED static HWY_NOINLINE void PrepareTile(const EncodePass& pass, ui
   for (uint32_t t = g * kTileTokens; t < pass.first_token; ++t) {
     for (uint32_t c = 0; c < dim; ++c) y[c * pass.y.row + t % kTileTokens] = 0;
   }
+}
+
+// Asks for a quarter of what will be wanted after this head in place of tile g, while nothing else comes from
+// memory.
+HWY_INLINE void FetchNext(const EncodePass& pass, uint32_t g, size_t quarter) {
+  if (pass.next_rows == nullptr) return;
+  FetchQuarter(pass.rows_dtype, pass.next_rows + g * kTileTokens, pass.tables->dim, quarter);
 }
 
 // 1/rms of the tile's vectors that are coded, 0 for sinks and for vectors too small, whose columns and
@@ -203,10 +210,14 @@ HWY_NOINLINE int EncodeKeyBits(const EncodePass& pass, TqKey* out) {
       tiny += energy[i] < kTinyEnergy ? energy[i] : 0;
     }
     NormaliseTile(pass, g, energy, inverse);
+    FetchNext(pass, g, 0);
     CodeTile<kBits, Measure::kAlongAllLevels>(pass, g, inverse, &sums);
+    FetchNext(pass, g, 1);
+    FetchNext(pass, g, 2);
     KeyScalesOfTile<kBits>(pass, g, energy, sums, out, scales);
     MissTile<kBits>(*pass.tables, pass.y.at(g), pass.y.row, pass.words->high + g * kTileTokens,
                     pass.words->low + g * kTileTokens, scales, &sums);
+    FetchNext(pass, g, 3);
     AddMisses<kBits>(sums, &out->measured);
   }
   FinishErrors<kBits>(tiny, &out->measured);
@@ -291,6 +302,8 @@ HWY_NOINLINE int EncodeValueBits(const EncodePass& pass, TqValue* out) {
     }
     NormaliseTile(pass, g, energy, inverse);
     CodeTile<kBits, Measure::kAlongAndSquare>(pass, g, inverse, &sums);
+    FetchNext(pass, g, 0);
+    FetchNext(pass, g, 1);
     const float* along = sums.along[LastLevel(kBits)];
     for (uint32_t i = 0; i < kTileTokens; ++i) {
       float scale = along[i] > 0 ? along[i] / sums.square[i] : 0;
@@ -307,6 +320,8 @@ HWY_NOINLINE int EncodeValueBits(const EncodePass& pass, TqValue* out) {
     }
     MissTile<kBits>(*pass.tables, pass.y.at(g), pass.y.row, pass.words->high + g * kTileTokens,
                     pass.words->low + g * kTileTokens, by_level, &sums);
+    FetchNext(pass, g, 2);
+    FetchNext(pass, g, 3);
     AddMisses<kBits>(sums, &out->measured);
   }
   FinishErrors<kBits>(tiny, &out->measured);

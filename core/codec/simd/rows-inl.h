@@ -23,7 +23,7 @@ HWY_INLINE void FetchQuarter(DType type, const uint8_t* const* rows, uint32_t di
   size_t bytes = dim * SizeOf(type);
   for (size_t t = kTileTokens / 4 * quarter; t < kTileTokens / 4 * (quarter + 1); ++t) {
     for (size_t at = 0; at < bytes; at += 64) hwy::Prefetch(rows[t] + at);
-    hwy::Prefetch(rows[t] + bytes - 1);
+    if (reinterpret_cast<uintptr_t>(rows[t]) % 64 != 0) hwy::Prefetch(rows[t] + bytes - 1);
   }
 }
 
@@ -85,7 +85,9 @@ HWY_MAYBE_UNUSED static HWY_NOINLINE void LoadTile(DType type, const uint8_t* co
 }
 
 // rows[t][c] = y[c][t] with the sign bit flips[c], rounded to nearest even. kFinite: there is no NaN.
-template <DType kType, bool kFinite, class D>
+// kPastCaches: rows begin on 64 bytes, and where a vector is that long it goes to memory without the line
+// being read first.
+template <DType kType, bool kFinite, bool kPastCaches, class D>
 HWY_INLINE void StoreSpan(D d, const float* HWY_RESTRICT y, size_t row, uint32_t first, uint32_t end,
                           const uint32_t* HWY_RESTRICT flips, uint8_t* const* HWY_RESTRICT rows) {
   const hn::RebindToFloat<D> df;
@@ -117,31 +119,39 @@ HWY_INLINE void StoreSpan(D d, const float* HWY_RESTRICT y, size_t row, uint32_t
       TransposeLanes(d, r);
 #pragma GCC unroll 16
       for (size_t k = 0; k < kN; ++k) {
-        hn::StoreU(r[k], d, reinterpret_cast<uint32_t*>(rows[t0 + k] + c0 * SizeOf(kType)));
+        auto* to = reinterpret_cast<uint32_t*>(rows[t0 + k] + c0 * SizeOf(kType));
+        if constexpr (kPastCaches && kN == 16) {
+          hn::Stream(r[k], d, to);
+        } else {
+          hn::StoreU(r[k], d, to);
+        }
       }
     }
   }
 }
 
-template <DType kType, bool kFinite>
+template <DType kType, bool kFinite, bool kPastCaches = false>
 HWY_INLINE void StoreRows(const float* y, size_t row, uint32_t dim, const uint32_t* flips,
                           uint8_t* const* rows) {
   uint32_t wide = kType == DType::kF32 ? dim : dim / 32 * 32;
-  StoreSpan<kType, kFinite>(DU(), y, row, 0, wide, flips, rows);
-  StoreSpan<kType, kFinite>(DU8(), y, row, wide, dim, flips, rows);
+  StoreSpan<kType, kFinite, kPastCaches>(DU(), y, row, 0, wide, flips, rows);
+  StoreSpan<kType, kFinite, kPastCaches>(DU8(), y, row, wide, dim, flips, rows);
 }
 
 HWY_MAYBE_UNUSED static HWY_NOINLINE void StoreTile(DType type, const float* y, size_t row, uint32_t dim,
-                                                    const uint32_t* flips, uint8_t* const* rows,
-                                                    bool finite) {
+                                                    const uint32_t* flips, uint8_t* const* rows, bool finite,
+                                                    bool past_caches) {
   switch (type) {
     case DType::kBf16:
-      return finite ? StoreRows<DType::kBf16, true>(y, row, dim, flips, rows)
-                    : StoreRows<DType::kBf16, false>(y, row, dim, flips, rows);
+      if (!finite) return StoreRows<DType::kBf16, false>(y, row, dim, flips, rows);
+      return past_caches ? StoreRows<DType::kBf16, true, true>(y, row, dim, flips, rows)
+                         : StoreRows<DType::kBf16, true>(y, row, dim, flips, rows);
     case DType::kF16:
-      return StoreRows<DType::kF16, false>(y, row, dim, flips, rows);
+      return past_caches ? StoreRows<DType::kF16, false, true>(y, row, dim, flips, rows)
+                         : StoreRows<DType::kF16, false>(y, row, dim, flips, rows);
     case DType::kF32:
-      return StoreRows<DType::kF32, false>(y, row, dim, flips, rows);
+      return past_caches ? StoreRows<DType::kF32, false, true>(y, row, dim, flips, rows)
+                         : StoreRows<DType::kF32, false>(y, row, dim, flips, rows);
   }
 }
 

@@ -233,6 +233,36 @@ TEST_P(HeadCodecTest, NothingIsAllocatedPerCall) {
   }
 }
 
+// Rows that go past the caches hold the same, whatever their type and wherever they begin.
+TEST_P(HeadCodecTest, PastTheCachesIsTheSame) {
+  for (uint32_t dim : {16u, 64u, 80u, 128u}) {
+    Rotation rotation(dim, kSeed);
+    const Codebook& book = Codebook::Get(dim, 4);
+    Rows rows(DType::kF32, dim, dim);
+    rows.Fill([](uint32_t t, uint32_t c) { return static_cast<float>((t * 11 + c * 5) % 37) - 18; });
+    TqValue value;
+    Planes planes(dim, 4);
+    EncodeValueHead(rotation, book, 0, 0, rows.view(), &value, planes.pointers());
+    float scales[64];
+    TqValueScales(book, 3, value, scales);
+    for (DType type : {DType::kBf16, DType::kF16, DType::kF32}) {
+      for (size_t shift : {0, 4}) {  // on 64 bytes and not
+        const size_t stride = 128, bytes = 64 * stride * SizeOf(type);
+        std::vector<uint8_t> cached(bytes + 128, 1), past(bytes + 128, 1);
+        auto room = [&](std::vector<uint8_t>& memory) {
+          auto at = (reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64 + shift;
+          return MutableHeadRows{reinterpret_cast<void*>(at), type, static_cast<ptrdiff_t>(stride)};
+        };
+        for (auto* memory : {&cached, &past}) {
+          DecodeHead(&rotation, book, 4, FragmentOrder::kValue, planes.const_pointers(), scales, nullptr, 3,
+                     room(*memory), nullptr, memory == &past ? Destination::kMemory : Destination::kCaches);
+        }
+        EXPECT_EQ(std::memcmp(room(cached).data, room(past).data, bytes), 0) << dim << " " << Name(type);
+      }
+    }
+  }
+}
+
 // Scales that only a broken object has: infinities, NaN and floats too large for what follows.
 TEST_P(HeadCodecTest, NonsenseDecodesTheSameEverywhere) {
   std::mt19937 random(3);
