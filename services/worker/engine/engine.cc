@@ -18,10 +18,10 @@ namespace {
 // Before anything is loaded: what no model can be served with.
 absl::Status CheckServable(const CodecSpec& spec) {
   if (spec.codec() != CodecId::kTqProd) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "codec ", spec.ToString(),
-      " is for vector search, not for attention, where its spread costs 8 to 15 times tq's divergence; a worker codes its "
-      "KV with raw, fp8 or tq"));
+  return absl::InvalidArgumentError(absl::StrCat("codec ", spec.ToString(),
+                                                 " is for vector search, not for attention, where its spread "
+                                                 "costs 8 to 15 times tq's divergence; a worker codes its "
+                                                 "KV with raw, fp8 or tq"));
 }
 
 absl::Status CheckSpec(const CodecSpec& spec, const LoadedModel& loaded) {

@@ -35,11 +35,13 @@ void Load(DType dtype, const uint8_t* from, size_t n, float* to) {
   }
 }
 
-// A block that somebody stored as tq_prod is as good as none: tokens computed again are nearer to the model's.
+// A block that somebody stored as tq_prod is as good as none: tokens computed again are nearer to the
+// model's.
 absl::Status CheckAttendable(const BlockHeader& header) {
   for (size_t layer = 0; layer < header.codecs.size(); ++layer) {
     if (header.codecs[layer].codec != CodecId::kTqProd) continue;
-    return absl::DataLossError(absl::StrCat("layer ", layer, " is coded as tq_prod, which is not for attention"));
+    return absl::DataLossError(
+        absl::StrCat("layer ", layer, " is coded as tq_prod, which is not for attention"));
   }
   return absl::OkStatus();
 }

@@ -80,8 +80,8 @@ TEST(FlatCodecsTest, EveryDimRoundTripsWithTheExpectedError) {
           EXPECT_LT(error, 8e-4);
           EXPECT_GT(error, 4e-4);
         } else {
-          // One S of d rows: the smaller, the further from the mean of all. And one coordinate in the tail of a fine
-          // codebook counts for thousands of others.
+          // One S of d rows: the smaller, the further from the mean of all. And one coordinate in the tail of
+          // a fine codebook counts for thousands of others.
           double expected = Codebook::Get(dim, bits - 1).mse() * (std::numbers::pi / 2 - 1.0 / dim);
           EXPECT_NEAR(error, expected, (0.14 + 8.0 / dim) * expected + (bits > 4 ? 3e-4 : 1e-5));
         }

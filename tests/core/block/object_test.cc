@@ -397,7 +397,8 @@ TEST(ObjectTest, NotFiniteIsRefusedByLayerHeadAndToken) {
     EXPECT_THAT(refuse(spec, 0, 63, false, NAN), HasSubstr("token 63: V has NaN"));
   }
   for (const char* spec : {"tq:k4v4", "tq_prod:k4v4"}) {
-    EXPECT_THAT(refuse(spec, 1, 5, true, 3e38f), HasSubstr("token 5: K has a value beyond the codec's range"));
+    EXPECT_THAT(refuse(spec, 1, 5, true, 3e38f),
+                HasSubstr("token 5: K has a value beyond the codec's range"));
   }
   EXPECT_THAT(refuse("tq:k4v4", 0, 1, true, 1e6f), HasSubstr("token 1: K has a value beyond"));  // no f16
 }
@@ -461,7 +462,8 @@ TEST(ObjectTest, CodecsAreSharedBetweenThreads) {
   for (auto& thread : threads) thread.join();
 }
 
-// Many blocks over a caller's threads give the objects and tensors of one at a time, and each its own outcome.
+// Many blocks over a caller's threads give the objects and tensors of one at a time, and each its own
+// outcome.
 TEST(ObjectTest, BlocksOverThreadsAreTheSame) {
   Layout layout = SampleLayout(3, 2, 64);
   auto codec = *BlockCodec::Create(layout, Part::Whole(layout));
@@ -485,7 +487,8 @@ TEST(ObjectTest, BlocksOverThreadsAreTheSame) {
   };
   std::vector<BlockCodec::EncodeJob> jobs;
   for (size_t i = 0; i < kBlocks; ++i) {
-    jobs.push_back({SampleIdentity(static_cast<uint32_t>(i)), views[i], &objects[i], absl::UnknownError("not set")});
+    jobs.push_back(
+        {SampleIdentity(static_cast<uint32_t>(i)), views[i], &objects[i], absl::UnknownError("not set")});
   }
   codec->EncodeBlocks(spec, jobs, threads);
   std::vector<BlockReader> readers;
@@ -499,7 +502,8 @@ TEST(ObjectTest, BlocksOverThreadsAreTheSame) {
     std::vector<uint8_t> alone;
     ASSERT_TRUE(codec->Encode(spec, SampleIdentity(static_cast<uint32_t>(i)), views[i], &alone).ok());
     EXPECT_TRUE(objects[i] == alone) << i;
-    ASSERT_TRUE(codec->Encode(spec, SampleIdentity(static_cast<uint32_t>(i)), views[i], &alone, threads).ok());
+    ASSERT_TRUE(
+        codec->Encode(spec, SampleIdentity(static_cast<uint32_t>(i)), views[i], &alone, threads).ok());
     EXPECT_TRUE(objects[i] == alone) << i;
     readers.push_back(*BlockReader::OpenAny(codec, objects[i]));
   }
@@ -508,7 +512,8 @@ TEST(ObjectTest, BlocksOverThreadsAreTheSame) {
   for (auto& out : outs) rooms.push_back(out.MutableViews());
   std::vector<BlockReader::DecodeJob> decodes;
   for (size_t i = 0; i < readers.size(); ++i) {
-    for (uint32_t l = 0; l < 3; ++l) decodes.push_back({&readers[i], l, 2, rooms[i][l], absl::UnknownError("not set")});
+    for (uint32_t l = 0; l < 3; ++l)
+      decodes.push_back({&readers[i], l, 2, rooms[i][l], absl::UnknownError("not set")});
   }
   decodes.push_back({&readers[0], 3, 2, rooms[0][0], absl::OkStatus()});  // no such layer
   BlockReader::DecodeLayers(decodes, threads);

@@ -49,8 +49,8 @@ void ExpectTiled(const SliceMap& map) {
 }
 
 TEST(SliceMapTest, TilesTheObject) {
-  for (const char* spec : {"raw", "fp8", "tq_prod:k2v8", "tq_prod:k4v4,layers=1:k8v2", "tq:k2v2", "tq:k3v3", "tq:k4v4", "tq:k4v2", "tq:k2v5", "tq:k8v8",
-                           "tq:k3v3,layers=1:k8v2", "tq:k6v5"}) {
+  for (const char* spec : {"raw", "fp8", "tq_prod:k2v8", "tq_prod:k4v4,layers=1:k8v2", "tq:k2v2", "tq:k3v3",
+                           "tq:k4v4", "tq:k4v2", "tq:k2v5", "tq:k8v8", "tq:k3v3,layers=1:k8v2", "tq:k6v5"}) {
     for (uint32_t dim : {16u, 64u, 80u, 576u}) {
       for (uint32_t sinks : {0u, 4u}) ExpectTiled(Map(SampleLayout(3, 2, dim), spec, sinks));
     }

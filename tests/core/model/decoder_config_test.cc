@@ -152,7 +152,8 @@ TEST(DecoderConfig, Gemma3HasLocalAndGlobalLayers) {
   EXPECT_TRUE(config->IsLocal(2));
   Layout layout = config->KvLayout(Digest{});
   EXPECT_TRUE(layout.Validate().ok()) << layout.Validate();
-  EXPECT_EQ(layout.rope_state, "rope=halves;dims=48;base=1e+06;local_base=10000;scaling=none;rms_epsilon=1e-06");
+  EXPECT_EQ(layout.rope_state,
+            "rope=halves;dims=48;base=1e+06;local_base=10000;scaling=none;rms_epsilon=1e-06");
   for (uint32_t layer : {0u, 1u, 2u}) {
     for (const StreamLayout& stream : layout.layers[layer].streams)
       EXPECT_EQ(stream.sliding_window, layer == 1 ? 0u : 20u);

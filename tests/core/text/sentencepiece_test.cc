@@ -77,7 +77,8 @@ GgufBuilder Small() {
 }
 
 TEST(SentencePiece, HigherScoresMergeFirstOfEqualsTheLeftmost) {
-  auto t = *MakeTokenizer(Small().U32("tokenizer.ggml.bos_token_id", 1).Bool("tokenizer.ggml.add_space_prefix", false));
+  auto t = *MakeTokenizer(
+      Small().U32("tokenizer.ggml.bos_token_id", 1).Bool("tokenizer.ggml.add_space_prefix", false));
   EXPECT_THAT(*t->Encode("aba", false, false), ElementsAre(3, 6));
   EXPECT_THAT(*t->Encode("babab", false, false), ElementsAre(6, 6, 4));
   EXPECT_THAT(*t->Encode(" ab", false, false), ElementsAre(7, 5));
@@ -91,13 +92,15 @@ TEST(SentencePiece, ControlTokensAreFoundWhenAskedAndAPrefixFollowsThem) {
   EXPECT_THAT(*t->Encode("<user>", false, false), ElementsAre(7, 2));
   EXPECT_EQ(*t->Decode(std::vector<uint32_t>{1, 8, 1, 8, 2, 3}, true), "aa<user>a");
   EXPECT_TRUE(t->Encode("", true, false)->empty());
-  auto plain = *MakeTokenizer(Small().U32("tokenizer.ggml.bos_token_id", 1).Bool("tokenizer.ggml.add_space_prefix", false));
+  auto plain = *MakeTokenizer(
+      Small().U32("tokenizer.ggml.bos_token_id", 1).Bool("tokenizer.ggml.add_space_prefix", false));
   EXPECT_THAT(*plain->Encode("a<s>a<user>a", true, false), ElementsAre(3, 1, 3, 2, 3));
   EXPECT_EQ(*plain->Decode(std::vector<uint32_t>{8, 1, 8}, true), " a a");
 }
 
 TEST(SentencePiece, UnknownCharactersAreOneTokenOrLeftOut) {
-  GgufBuilder b = Small().U32("tokenizer.ggml.bos_token_id", 1).Bool("tokenizer.ggml.add_space_prefix", false);
+  GgufBuilder b =
+      Small().U32("tokenizer.ggml.bos_token_id", 1).Bool("tokenizer.ggml.add_space_prefix", false);
   EXPECT_THAT(*(*MakeTokenizer(b))->Encode("axyzbc\u00e9", false, false), ElementsAre(3, 4, 9));
   b.U32("tokenizer.ggml.unknown_token_id", 0);
   EXPECT_THAT(*(*MakeTokenizer(b))->Encode("axyzbc\u00e9", false, false), ElementsAre(3, 0, 4, 9, 0));
@@ -111,14 +114,16 @@ TEST(SentencePiece, WhatIsNotSupportedOrWrongIsNamed) {
   };
   constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
   constexpr auto kUnimplemented = absl::StatusCode::kUnimplemented;
-  expect(GgufBuilder().String("tokenizer.ggml.model", "llama").Strings("tokenizer.ggml.tokens", {"a"}), kInvalid,
-         "'tokenizer.ggml.scores' is missing");
+  expect(GgufBuilder().String("tokenizer.ggml.model", "llama").Strings("tokenizer.ggml.tokens", {"a"}),
+         kInvalid, "'tokenizer.ggml.scores' is missing");
   expect(Vocabulary({"a", "b"}, {1, 1}, {0}), kInvalid, "'tokenizer.ggml.scores' has 1 entries for 2 tokens");
   expect(Vocabulary({"a", "b"}, {1, 1}, {0, NAN}), kInvalid, "token 1 has score NaN");
   expect(Vocabulary({"a", "<0x4>"}, {1, 6}, {0, 0}), kInvalid, "token 1 '<0x4>' is no byte");
-  expect(Small().U32("tokenizer.ggml.unknown_token_id", 10), kInvalid, "'tokenizer.ggml.unknown_token_id' is 10");
+  expect(Small().U32("tokenizer.ggml.unknown_token_id", 10), kInvalid,
+         "'tokenizer.ggml.unknown_token_id' is 10");
   expect(Small(), kInvalid, "wants a BOS token");
-  expect(Small().Bool("tokenizer.ggml.remove_extra_whitespaces", true), kUnimplemented, "remove_extra_whitespaces");
+  expect(Small().Bool("tokenizer.ggml.remove_extra_whitespaces", true), kUnimplemented,
+         "remove_extra_whitespaces");
   expect(Small().Strings("tokenizer.ggml.precompiled_charsmap", {}), kUnimplemented, "precompiled_charsmap");
 }
 
@@ -132,7 +137,8 @@ TEST(SentencePiece, LargeTextsTakeLinearTime) {
   constexpr size_t kSize = 1 << 20;
   std::string nonsense(kSize, ' ');
   for (size_t i = 0; i < kSize; ++i) nonsense[i] = static_cast<char>('a' + (i * 2654435761u >> 20) % 26);
-  for (const std::string& text : {std::string(kSize, ' '), std::string(kSize, 'a'), std::string(kSize, '\n'), nonsense}) {
+  for (const std::string& text :
+       {std::string(kSize, ' '), std::string(kSize, 'a'), std::string(kSize, '\n'), nonsense}) {
     auto begin = std::chrono::steady_clock::now();
     auto ids = (*t)->Encode(text, true, false);
     ASSERT_TRUE(ids.ok()) << ids.status();
@@ -163,7 +169,8 @@ TEST(SentencePiece, RealGemmaVocabularyHasTheSameIds) {
       EXPECT_EQ(*(*t)->Decode(ids, false), text);
     }
   }
-  EXPECT_THAT(*(*t)->Encode("<start_of_turn>user\nHi<end_of_turn>\n", true, true), ElementsAre(2, 105, 2364, 107, 10979, 106, 107));
+  EXPECT_THAT(*(*t)->Encode("<start_of_turn>user\nHi<end_of_turn>\n", true, true),
+              ElementsAre(2, 105, 2364, 107, 10979, 106, 107));
   EXPECT_THAT((*t)->end_tokens(), ElementsAre(1, 106));
 }
 

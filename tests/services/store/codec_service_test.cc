@@ -108,7 +108,8 @@ TEST_F(CodecServiceTest, EncodesAndDecodes) {
 }
 
 TEST_F(CodecServiceTest, CodecsOfOneLevel) {
-  for (auto [spec, k_bits, v_bits, limit] : {std::tuple("fp8", 8.25, 8.25, 1.5e-3), {"tq_prod:k8v6", 8.5, 6.5, 5e-3},
+  for (auto [spec, k_bits, v_bits, limit] : {std::tuple("fp8", 8.25, 8.25, 1.5e-3),
+                                             {"tq_prod:k8v6", 8.5, 6.5, 5e-3},
                                              {"tq_prod:k2v4", 2.5, 4.5, 0.4}}) {
     SCOPED_TRACE(spec);
     SampleChain chain(SampleLayout(), 2, spec);

@@ -241,7 +241,8 @@ TEST(EngineModel, RefusesOptionsItCanNotServe) {
   EXPECT_THAT(std::string(layer.message()), HasSubstr("layer 30"));
   const absl::Status search = load(model, "tq_prod:k4v4", 0);
   EXPECT_EQ(search.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(search.message()), HasSubstr("tq_prod:k4v4 is for vector search, not for attention"));
+  EXPECT_THAT(std::string(search.message()),
+              HasSubstr("tq_prod:k4v4 is for vector search, not for attention"));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Gemma 3 against golden_gemma3.py: a tiny model always, the real one where QUIRE_GEMMA_MODEL has it (`make gemma`).
+// Gemma 3 against golden_gemma3.py: a tiny model always, the real one where QUIRE_GEMMA_MODEL has it (`make
+// gemma`).
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -54,7 +55,8 @@ void ExpectGolden(Evaluator& evaluator, const GoldenLogits& golden, double large
   ASSERT_TRUE(status.ok()) << status;
   const double n = static_cast<double>(golden.tokens.size());
   EXPECT_EQ(positions, golden.tokens.size());
-  std::printf("fp32 KV: top-1 %.3f %%, largest logit difference %.2e\n", 100 * static_cast<double>(same) / n, worst);
+  std::printf("fp32 KV: top-1 %.3f %%, largest logit difference %.2e\n", 100 * static_cast<double>(same) / n,
+              worst);
   EXPECT_GE(static_cast<double>(same) / n, 0.995);
   EXPECT_LT(worst, largest_difference);
 
@@ -79,7 +81,8 @@ TEST(Gemma3, TinyModelAgreesWithNumPy) {
   ExpectGolden(*evaluator, GoldenLogits(QUIRE_GOLDEN_DIR "/golden_gemma3_tiny.bin"), 1e-3);
 }
 
-std::vector<float> RunTokens(Engine& engine, Sequence& sequence, std::span<const uint32_t> tokens, size_t step) {
+std::vector<float> RunTokens(Engine& engine, Sequence& sequence, std::span<const uint32_t> tokens,
+                             size_t step) {
   std::vector<float> last;
   for (size_t at = 0; at < tokens.size(); at += step) {
     auto logits = engine.Forward(sequence, tokens.subspan(at, std::min(step, tokens.size() - at)));
@@ -118,7 +121,8 @@ TEST(Gemma3, RawCodecGivesTheSameBitsInPiecesAndRestored) {
     for (size_t b = 0; b < blocks; ++b) {
       ASSERT_TRUE(restored->Restore(std::span(tokens).subspan(64 * b, 64), whole->blocks()[b].object).ok());
     }
-    EXPECT_EQ(RunTokens(*engine, *restored, std::span(tokens).subspan(64 * blocks), 2000), wanted) << blocks << " blocks";
+    EXPECT_EQ(RunTokens(*engine, *restored, std::span(tokens).subspan(64 * blocks), 2000), wanted)
+        << blocks << " blocks";
   }
 }
 

@@ -38,7 +38,9 @@ struct TinyGemma3 {
 
  private:
   void Metadata() {
-    auto u32 = [&](const std::string& name, uint64_t v) { builder_.U32("gemma3." + name, static_cast<uint32_t>(v)); };
+    auto u32 = [&](const std::string& name, uint64_t v) {
+      builder_.U32("gemma3." + name, static_cast<uint32_t>(v));
+    };
     builder_.String("general.architecture", "gemma3").String("general.name", "tiny");
     u32("block_count", layers);
     u32("context_length", 4096);
