@@ -10,7 +10,7 @@
 namespace quire::cuda {
 namespace {
 
-constexpr uint32_t kTokens = 64, kThreads = 256, kUnit = 8, kMaxLanes = 32;
+constexpr uint32_t kTokens = 64, kThreads = 128, kUnit = 8, kMaxLanes = 32;
 constexpr float kLargestCode = 448, kLeastScale = 0x1p-100f;
 
 // 8 channels as they lie in memory.
@@ -93,13 +93,9 @@ __device__ float Quotient(float x, float scale, float reciprocal) {
   return copysignf(fmaf(fmaf(-near, scale, x), reciprocal, near), x);
 }
 
-struct Sums {
-  double energy = 0, error = 0;
-};
-
 // Codes of one unit; Σ(x/scale)² and what of it is lost are added to the sums at `square`, the scale's square.
 template <DType kType>
-__device__ uint2 CodeUnit(const Unit<kType>& unit, bool zero, float scale, float reciprocal, double square, Sums* sums) {
+__device__ uint2 CodeUnit(const Unit<kType>& unit, bool zero, float scale, float reciprocal, double square, FlatSums* sums) {
   uint32_t pairs[4];
   float energy = 0, error = 0;
   for (int i = 0; i < 4; ++i) {
@@ -138,7 +134,7 @@ template <DType kType, int kUnits, bool kAligned>
 __global__ void __launch_bounds__(kThreads) EncodeFp8Kernel(FlatLaunch launch) {
   constexpr int kTogether = kAhead<kType, kUnits>;
   __shared__ int bad;
-  __shared__ double scratch[kThreads / 32];
+  __shared__ double scratch[kThreads / 32][2];
   uint32_t dim = launch.dim, head = blockIdx.x % launch.heads;
   const TqTask task = launch.tasks[blockIdx.x / launch.heads];
   auto* scales = reinterpret_cast<uint16_t*>(task.scales[0] + size_t{head} * task.slice_stride[0]);
@@ -146,7 +142,7 @@ __global__ void __launch_bounds__(kThreads) EncodeFp8Kernel(FlatLaunch launch) {
   Share<kUnits> share(dim);
   if (threadIdx.x == 0) bad = kTokens;
   __syncthreads();
-  Sums sums;
+  FlatSums sums;
   // A warp's tokens are next to each other, so its lanes go round equally often.
   for (uint32_t from = share.first; from < kTokens; from += kTogether * share.step) {
     Unit<kType> units[kTogether][kUnits];
@@ -182,9 +178,9 @@ __global__ void __launch_bounds__(kThreads) EncodeFp8Kernel(FlatLaunch launch) {
       }
     }
   }
-  double energy = SumThreads<kThreads>(sums.energy, scratch), error = SumThreads<kThreads>(sums.error, scratch);
+  sums = SumThreads<kThreads>(sums, reinterpret_cast<FlatSums*>(scratch));
   if (threadIdx.x == 0)
-    launch.reports[task.report + head] = FlatReport(energy, error, bad < static_cast<int>(kTokens) ? bad : -1);
+    launch.reports[task.report + head] = FlatReport(sums, bad < static_cast<int>(kTokens) ? bad : -1);
 }
 
 template <DType kType, int kUnits, bool kAligned>

@@ -13,7 +13,7 @@ namespace {
 constexpr uint32_t kTile = 4, kTileLanes = kTokens / kTile, kTileRows = kTile * kThreads / kTileLanes;
 
 struct Shared {
-  double* scratch;                    // [kThreads / 32]
+  FlatSums* scratch;                  // [kThreads / 32]
   float* y;                           // [d][kPitch]
   float (*partial)[kTokens];          // [kQuarters]
   float *energy, *scale, *rest, *inverse;  // [kTokens]
@@ -28,7 +28,7 @@ __device__ Shared Carve(uint8_t* base, uint32_t dim) {
     return at;
   };
   Shared s;
-  s.scratch = reinterpret_cast<double*>(take(kThreads / 32 * sizeof(double)));
+  s.scratch = reinterpret_cast<FlatSums*>(take(kThreads / 32 * sizeof(FlatSums)));
   s.negative = reinterpret_cast<uint2*>(take(dim * sizeof(uint2)));
   s.y = reinterpret_cast<float*>(take(size_t{dim} * kPitch * sizeof(float)));
   s.partial = reinterpret_cast<float (*)[kTokens]>(take(kQuarters * kTokens * sizeof(float)));
@@ -146,11 +146,12 @@ __global__ void __launch_bounds__(kThreads) EncodeProdKernel(FlatLaunch launch) 
   auto square = [&](uint32_t c, uint32_t t) { return s.y[c * kPitch + t] * s.y[c * kPitch + t]; };
   SumChannels(dim, s.partial, s.energy, square);
   if (int bad = FirstNotFinite(task.first_token, s.energy); bad >= 0) {
-    if (threadIdx.x == 0) *report = FlatReport(0, 0, bad);
+    if (threadIdx.x == 0) *report = FlatReport({}, bad);
     return;
   }
   StoreScales(task, head, dim, s);
-  double energy = SumThreads<kThreads>(threadIdx.x < kTokens ? s.energy[threadIdx.x] : 0.0f, s.scratch);
+  FlatSums sums;
+  if (threadIdx.x < kTokens) sums.energy = s.energy[threadIdx.x];
   for (uint32_t i = threadIdx.x; i < dim * kTokens; i += kThreads) {
     uint32_t c = i / kTokens, t = i % kTokens;
     uint32_t code = CodeOf(book, bits, s.y[c * kPitch + t], s.inverse[t]);
@@ -161,7 +162,6 @@ __global__ void __launch_bounds__(kThreads) EncodeProdKernel(FlatLaunch launch) 
   SumChannels(dim, s.partial, s.energy, square);
   StoreRests(task, head, s.energy, s);
   FindSigns(launch, s);
-  double error = 0;
   for (uint32_t at = 0; at < dim; at += kTileRows) {
     Tile tile(at);
     if (tile.first >= dim) break;
@@ -171,12 +171,12 @@ __global__ void __launch_bounds__(kThreads) EncodeProdKernel(FlatLaunch launch) 
       float factor = s.rest[t] * launch.projection->kappa;
       for (uint32_t k = 0; k < kTile; ++k) {
         double miss = s.y[(tile.first + k) * kPitch + t] - factor * tile.sums[k][i];
-        error += miss * miss;
+        sums.error += miss * miss;
       }
     }
   }
-  error = SumThreads<kThreads>(error, s.scratch);
-  if (threadIdx.x == 0) *report = FlatReport(energy, error, -1);
+  sums = SumThreads<kThreads>(sums, s.scratch);
+  if (threadIdx.x == 0) *report = FlatReport(sums, -1);
   auto code_of = [&](uint32_t c, uint32_t t) {
     uint32_t sign = (t < 32 ? s.negative[c].x : s.negative[c].y) >> (t % 32) & 1;
     return s.inverse[t] == 0 ? 0u : 2u * s.codes[c * kTokens + t] + sign;
@@ -234,7 +234,7 @@ cudaError_t Launch(Kernel kernel, const FlatLaunch& launch, cudaStream_t stream)
 }  // namespace
 
 size_t ProdSharedBytes(uint32_t dim) {
-  return kThreads / 32 * sizeof(double) + dim * (sizeof(uint2) + kPitch * sizeof(float) + kTokens) + (kQuarters + 4) * kTokens * sizeof(float);
+  return kThreads / 32 * sizeof(FlatSums) + dim * (sizeof(uint2) + kPitch * sizeof(float) + kTokens) + (kQuarters + 4) * kTokens * sizeof(float);
 }
 
 cudaError_t LaunchEncodeProd(const FlatLaunch& launch, cudaStream_t stream) { return Launch(EncodeProdKernel, launch, stream); }
