@@ -233,6 +233,21 @@ EncodePass PassOf(const Rotation& rotation, const Codebook& book, int effort, ui
           next != nullptr ? next->at : nullptr};
 }
 
+// Rows to words by `encode`, which says as EncodeKeyHead what is wrong, and words to planes.
+template <typename Encode>
+int EncodeHead(FragmentOrder order, const Rotation& rotation, const Codebook& book, int effort,
+               uint32_t first_token, const HeadRows& rows, const PlanePointers& planes, const HeadRows* next,
+               Encode encode) {
+  HeadWorkspace& work = HeadWorkspace::OfThread();
+  RowPointers pointers(rows, first_token);
+  std::optional<RowPointers> next_pointers;
+  if (next != nullptr) next_pointers.emplace(*next, 0);
+  int bad = encode(PassOf(rotation, book, effort, first_token, rows, pointers,
+                          next_pointers ? &*next_pointers : nullptr, work));
+  if (bad < 0) HWY_DYNAMIC_DISPATCH(PackWords)(order, book.dim(), book.bits(), &work, planes.data());
+  return bad;
+}
+
 }  // namespace
 
 int EncodeTqKey(const Codebook& book, int effort, uint32_t first_token, float* y, float* work, TqKey* out) {
@@ -258,30 +273,14 @@ void TqIndex(const Codebook& book, const float* y, const float* inverse_scales, 
 
 int EncodeKeyHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token,
                   const HeadRows& rows, TqKey* out, const PlanePointers& planes, const HeadRows* next) {
-  HeadWorkspace& work = HeadWorkspace::OfThread();
-  RowPointers pointers(rows, first_token);
-  std::optional<RowPointers> next_pointers;
-  if (next != nullptr) next_pointers.emplace(*next, 0);
-  EncodePass pass = PassOf(rotation, book, effort, first_token, rows, pointers,
-                           next_pointers ? &*next_pointers : nullptr, work);
-  int bad = HWY_DYNAMIC_DISPATCH(EncodeKey)(pass, out);
-  if (bad < 0)
-    HWY_DYNAMIC_DISPATCH(PackWords)(FragmentOrder::kKey, book.dim(), book.bits(), &work, planes.data());
-  return bad;
+  return EncodeHead(FragmentOrder::kKey, rotation, book, effort, first_token, rows, planes, next,
+                    [&](const EncodePass& pass) { return HWY_DYNAMIC_DISPATCH(EncodeKey)(pass, out); });
 }
 
 int EncodeValueHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token,
                     const HeadRows& rows, TqValue* out, const PlanePointers& planes, const HeadRows* next) {
-  HeadWorkspace& work = HeadWorkspace::OfThread();
-  RowPointers pointers(rows, first_token);
-  std::optional<RowPointers> next_pointers;
-  if (next != nullptr) next_pointers.emplace(*next, 0);
-  EncodePass pass = PassOf(rotation, book, effort, first_token, rows, pointers,
-                           next_pointers ? &*next_pointers : nullptr, work);
-  int bad = HWY_DYNAMIC_DISPATCH(EncodeValue)(pass, out);
-  if (bad < 0)
-    HWY_DYNAMIC_DISPATCH(PackWords)(FragmentOrder::kValue, book.dim(), book.bits(), &work, planes.data());
-  return bad;
+  return EncodeHead(FragmentOrder::kValue, rotation, book, effort, first_token, rows, planes, next,
+                    [&](const EncodePass& pass) { return HWY_DYNAMIC_DISPATCH(EncodeValue)(pass, out); });
 }
 
 void DecodeHead(const Rotation* rotation, const Codebook& book, int kept, FragmentOrder order,

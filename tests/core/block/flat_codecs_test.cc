@@ -8,56 +8,10 @@
 #include <thread>
 
 #include "core/codec/codebook.h"
-#include "tests/core/block/sample_block.h"
+#include "tests/core/block/coded_block.h"
 
 namespace quire {
 namespace {
-
-struct Coded {
-  std::shared_ptr<const BlockCodec> codec;
-  std::vector<uint8_t> object;
-  BlockReader reader() const {
-    auto reader = BlockReader::OpenAny(codec, object);
-    EXPECT_TRUE(reader.ok()) << reader.status();
-    EXPECT_TRUE(reader->Verify().ok()) << reader->Verify();
-    return *reader;
-  }
-};
-
-Coded Encode(const Layout& layout, const std::string& spec, SampleBlock& block, uint32_t index = 1,
-             std::optional<Part> part = std::nullopt) {
-  Coded coded;
-  coded.codec = *BlockCodec::Create(layout, part.value_or(Part::Whole(layout)));
-  absl::Status status =
-      coded.codec->Encode(*CodecSpec::Parse(spec), SampleIdentity(index), block.Views(), &coded.object);
-  EXPECT_TRUE(status.ok()) << status;
-  return coded;
-}
-
-SampleBlock Decode(const BlockReader& reader, const SampleBlock& like) {
-  SampleBlock out = like.Blank();
-  std::vector<MutableLayerView> views = out.MutableViews();
-  for (uint32_t l = 0; l < views.size(); ++l) EXPECT_TRUE(reader.DecodeLayer(l, 1, views[l]).ok());
-  return out;
-}
-
-double RelativeError(const std::vector<float>& a, const std::vector<float>& b) {
-  double miss = 0, energy = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    miss += std::pow(double{a[i]} - b[i], 2);
-    energy += double{a[i]} * a[i];
-  }
-  return miss / energy;
-}
-
-void FillGaussian(SampleBlock& block, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  for (auto& layer : block.layers) {
-    for (float& x : layer.k) x = normal(random);
-    for (float& x : layer.v) x = normal(random);
-  }
-}
 
 // tq_prod: the residual's energy times what one sign a row of S leaves of it, π/2 − 1/d.
 TEST(FlatCodecsTest, EveryDimRoundTripsWithTheExpectedError) {
@@ -71,7 +25,7 @@ TEST(FlatCodecsTest, EveryDimRoundTripsWithTheExpectedError) {
       Coded coded = Encode(layout, spec, block);
       BlockReader reader = coded.reader();
       EXPECT_EQ(reader.levels(), 1);
-      SampleBlock out = Decode(reader, block);
+      SampleBlock out = Decode(reader, block, 1);
       for (auto [in, back, bits, header] :
            {std::tuple(&block.layers[0].k, &out.layers[0].k, k_bits, reader.header().relative_error[0][0][0]),
             {&block.layers[0].v, &out.layers[0].v, v_bits, reader.header().relative_error[0][0][1]}}) {
@@ -100,7 +54,7 @@ TEST(FlatCodecsTest, LatentsAreCodedLikeKeys) {
     Coded coded = Encode(layout, spec, block, 0);
     BlockReader reader = coded.reader();
     EXPECT_EQ(reader.header().codecs[0], codec);
-    SampleBlock out = Decode(reader, block);
+    SampleBlock out = Decode(reader, block, 1);
     EXPECT_LT(RelativeError(block.layers[1].k, out.layers[1].k), limit) << spec;
     std::vector<float> k(4 * 576), none, all(64 * 576), mean(576);
     ASSERT_TRUE(reader.DecodeSinks(1, 1, k, none).ok());
@@ -120,7 +74,7 @@ TEST(FlatCodecsTest, PartsAndStrides) {
     SCOPED_TRACE(spec);
     SampleBlock whole_block(layout, Part::Whole(layout));
     Coded whole = Encode(layout, spec, whole_block);
-    SampleBlock expected = Decode(whole.reader(), whole_block);
+    SampleBlock expected = Decode(whole.reader(), whole_block, 1);
     Part part{1, 3, 1, 3};
     auto codec = *BlockCodec::Create(layout, part);
     // Views into the whole's tensors, head 1 first.
@@ -163,7 +117,7 @@ TEST(FlatCodecsTest, SharedBetweenThreads) {
   SampleBlock block(layout, Part::Whole(layout));
   for (const char* spec : {"fp8", "tq_prod:k4v5"}) {
     Coded coded = Encode(layout, spec, block, 0);
-    SampleBlock expected = Decode(coded.reader(), block);
+    SampleBlock expected = Decode(coded.reader(), block, 1);
     auto fresh = *BlockCodec::Create(layout, Part::Whole(layout));
     std::vector<std::thread> threads;
     for (int i = 0; i < 4; ++i) {
@@ -172,7 +126,7 @@ TEST(FlatCodecsTest, SharedBetweenThreads) {
         std::vector<uint8_t> object;
         ASSERT_TRUE(fresh->Encode(*CodecSpec::Parse(spec), SampleIdentity(0), mine.Views(), &object).ok());
         EXPECT_EQ(object, coded.object);
-        SampleBlock out = Decode(*BlockReader::OpenAny(fresh, object), block);
+        SampleBlock out = Decode(*BlockReader::OpenAny(fresh, object), block, 1);
         for (size_t l = 0; l < 2; ++l) {
           EXPECT_EQ(out.layers[l].k, expected.layers[l].k);
           EXPECT_EQ(out.layers[l].v, expected.layers[l].v);
@@ -191,12 +145,12 @@ TEST(FlatCodecsTest, GarbageIsHarmless) {
   for (const char* spec : {"fp8", "tq_prod:k2v3"}) {
     Coded coded = Encode(layout, spec, block, 0);
     BlockReader reader = coded.reader();
-    SampleBlock before = Decode(reader, block);
+    SampleBlock before = Decode(reader, block, 1);
     for (int round = 0; round < 20; ++round) {
       for (size_t i = reader.slices().header_bytes(); i < coded.object.size(); ++i)
         coded.object[i] = static_cast<uint8_t>(round == 0 ? 0xFF : random());
       EXPECT_EQ(reader.VerifyLayer(0, 1).code(), absl::StatusCode::kDataLoss);
-      Decode(reader, block);
+      Decode(reader, block, 1);
     }
   }
 }

@@ -12,27 +12,14 @@
 #include <vector>
 
 #include "core/base/float16.h"
-#include "hwy/targets.h"
+#include "tests/core/codec/each_target.h"
 
 namespace quire {
 namespace {
 
-class Fp8Test : public ::testing::TestWithParam<int64_t> {
- protected:
-  void SetUp() override { hwy::SetSupportedTargetsForTest(GetParam()); }
-  void TearDown() override { hwy::SetSupportedTargetsForTest(0); }
-};
+class Fp8Test : public EachTargetTest {};
 
-std::vector<int64_t> Targets() {
-  std::vector<int64_t> targets;
-  for (int64_t target : {HWY_AVX3, HWY_AVX2, HWY_EMU128}) {
-    if (target == HWY_EMU128 || (hwy::SupportedTargets() & target) != 0) targets.push_back(target);
-  }
-  return targets;
-}
-
-INSTANTIATE_TEST_SUITE_P(Targets, Fp8Test, ::testing::ValuesIn(Targets()),
-                         [](const auto& info) { return std::string(hwy::TargetName(info.param)); });
+INSTANTIATE_TEST_SUITE_P(Targets, Fp8Test, ::testing::ValuesIn(RunnableTargets()), TargetTestName);
 
 // Magnitudes of codes 0…126, ascending.
 double Magnitude(int code) {

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "core/codec/head_pass.h"
-#include "hwy/targets.h"
+#include "tests/core/codec/each_target.h"
 #include "tests/core/codec/scalar_reference.h"
 
 // Counts this thread's allocations.
@@ -35,27 +35,16 @@ namespace {
 
 constexpr uint64_t kSeed = 5;
 
-// The targets that this machine can run, one at a time.
-class HeadCodecTest : public ::testing::TestWithParam<int64_t> {
+class HeadCodecTest : public EachTargetTest {
  protected:
   void SetUp() override {
-    hwy::SetSupportedTargetsForTest(GetParam());
+    EachTargetTest::SetUp();
     std::string name = hwy::TargetName(GetParam());
     ASSERT_EQ(CodecTargetName(), name);
   }
-  void TearDown() override { hwy::SetSupportedTargetsForTest(0); }
 };
 
-std::vector<int64_t> Targets() {
-  std::vector<int64_t> targets;
-  for (int64_t target : {HWY_AVX3, HWY_AVX2, HWY_EMU128}) {
-    if (target == HWY_EMU128 || (hwy::SupportedTargets() & target) != 0) targets.push_back(target);
-  }
-  return targets;
-}
-
-INSTANTIATE_TEST_SUITE_P(Targets, HeadCodecTest, ::testing::ValuesIn(Targets()),
-                         [](const auto& info) { return std::string(hwy::TargetName(info.param)); });
+INSTANTIATE_TEST_SUITE_P(Targets, HeadCodecTest, ::testing::ValuesIn(RunnableTargets()), TargetTestName);
 
 struct Planes {
   std::vector<std::vector<uint8_t>> bytes;

@@ -12,18 +12,10 @@
 #include <vector>
 
 #include "core/base/float16.h"
-#include "hwy/targets.h"
+#include "tests/core/codec/each_target.h"
 
 namespace quire {
 namespace {
-
-std::vector<int64_t> Targets() {
-  std::vector<int64_t> targets;
-  for (int64_t target : {HWY_AVX3, HWY_AVX2, HWY_EMU128}) {
-    if (target == HWY_EMU128 || (hwy::SupportedTargets() & target) != 0) targets.push_back(target);
-  }
-  return targets;
-}
 
 struct Coded {
   TqProdHead head;
@@ -100,12 +92,12 @@ TEST(TqProdTest, CodesAndRowsAreTheDefinitions) {
         std::vector<float> x = Gaussian(64 * dim, dim + static_cast<uint32_t>(bits));
         Coded coded;
         std::vector<float> decoded;
-        for (int64_t target : Targets()) {
+        for (int64_t target : RunnableTargets()) {
           hwy::SetSupportedTargetsForTest(target);
           Coded one = Encode(rotation, projection, bits, order, x, 4);
           std::vector<float> rows = Decode(rotation, projection, bits, order, one, 4);
           hwy::SetSupportedTargetsForTest(0);
-          if (target != Targets()[0]) {
+          if (target != RunnableTargets()[0]) {
             EXPECT_EQ(one.planes, coded.planes);
             EXPECT_EQ(one.head.scales, coded.head.scales);
             EXPECT_EQ(one.head.rests, coded.head.rests);
