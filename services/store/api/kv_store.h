@@ -50,7 +50,9 @@ struct LookupResult {
 };
 
 struct PutOptions {
-  Part part;           // all zero: the whole layout
+  std::chrono::milliseconds ttl{0};  // after which the blocks may go; 0: no limit
+  int32_t priority = 0;              // higher stays longer; kMinPriority…kMaxPriority
+  Part part;                         // all zero: the whole layout
   std::string encode;  // a codec spec: the data is raw KV in the layout's dtype (see kv_store.proto); "":
                        // objects of format v1
 };
@@ -83,6 +85,7 @@ struct GetOptions {
   // header names its own part.
   Part part;
   uint32_t max_bits = 0;                 // send at most the levels that hold this many bits; 0: all
+  float max_relative_error = 0;          // send the fewest levels at most this far off; 0: not used
   std::chrono::milliseconds timeout{0};  // of the whole call; 0: none
 };
 // What Get hands to its caller, block after block. `object` is valid during the call only.
@@ -125,6 +128,16 @@ class KvStore {
   // Returns how many blocks were removed. Leased ones stay unless `force`; a reader keeps the bytes it is
   // reading.
   virtual absl::StatusOr<uint32_t> Delete(const Namespace& ns, std::span<const Digest> keys, bool force) = 0;
+  // Keeps stored blocks whole and where they can be read until Unpin; pins of one block count. Each returns
+  // how many of the keys were stored (Unpin: were pinned).
+  virtual absl::StatusOr<uint32_t> Pin(const Namespace& ns, std::span<const Digest> keys) = 0;
+  virtual absl::StatusOr<uint32_t> Unpin(const Namespace& ns, std::span<const Digest> keys) = 0;
+  // Marks blocks as used now; how many were stored.
+  virtual absl::StatusOr<uint32_t> Touch(const Namespace& ns, std::span<const Digest> keys) = 0;
+  // Asks for blocks to be brought to a tier at least as fast as `tier` (kNone: the fastest) and returns at
+  // once: how many are to be moved. Those already there, unknown ones, and what the mover's queue has no
+  // place for, are not counted.
+  virtual absl::StatusOr<uint32_t> Prefetch(const Namespace& ns, std::span<const Digest> keys, Tier tier) = 0;
   virtual absl::StatusOr<StoreStats> Stats() = 0;
 };
 

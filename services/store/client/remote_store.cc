@@ -149,6 +149,8 @@ absl::StatusOr<std::unique_ptr<PutSession>> RemoteStore::BeginPut(const Namespac
   for (const BlockAnnounce& block : blocks) ToProto(block.identity, block.bytes, announce->add_blocks());
   if (options.part != Part{}) ToProto(options.part, announce->mutable_part());
   announce->set_encode(options.encode);
+  announce->set_ttl_ms(static_cast<uint64_t>(std::max<int64_t>(options.ttl.count(), 0)));
+  announce->set_priority(options.priority);
 
   Deadline deadline = system_clock::now() + options_.stream_timeout;
   std::unique_ptr<Session> session;
@@ -175,6 +177,7 @@ absl::Status RemoteStore::Get(const Namespace& ns, std::span<const BlockIdentity
   for (const BlockIdentity& block : blocks) ToProto(block, 0, request.add_blocks());
   ToProto(wanted, request.mutable_part());
   request.set_max_bits(options.max_bits);
+  request.set_max_relative_error(options.max_relative_error);
 
   auto timeout = options.timeout.count() > 0 ? std::min(options.timeout, options_.stream_timeout)
                                              : options_.stream_timeout;
@@ -190,21 +193,67 @@ absl::Status RemoteStore::Get(const Namespace& ns, std::span<const BlockIdentity
       again);
 }
 
-absl::StatusOr<uint32_t> RemoteStore::Delete(const Namespace& ns, std::span<const Digest> keys, bool force) {
-  v1::DeleteRequest request;
+template <typename Response, typename Method, typename Request>
+absl::StatusOr<Response> RemoteStore::Ask(Method method, const Namespace& ns, Request request) {
   ToProto(ns, request.mutable_namespace_());
-  for (const Digest& key : keys) request.add_keys(std::string(key.AsString()));
-  request.set_force(force);
   Deadline deadline = system_clock::now() + options_.call_timeout;
-  v1::DeleteResponse response;
+  Response response;
   QUIRE_RETURN_IF_ERROR(WithLayout(deadline, ns.fingerprint, [&] {
     return Retry(deadline, [&] {
       grpc::ClientContext context;
       context.set_deadline(deadline);
-      return runtime::FromGrpc(stubs_->kv.Delete(&context, request, &response));
+      return runtime::FromGrpc((stubs_->kv.*method)(&context, request, &response));
     });
   }));
+  return response;
+}
+
+namespace {
+
+template <typename Request>
+Request WithKeys(std::span<const Digest> keys) {
+  Request request;
+  request.mutable_keys()->Reserve(static_cast<int>(keys.size()));
+  for (const Digest& key : keys) request.add_keys(std::string(key.AsString()));
+  return request;
+}
+
+}  // namespace
+
+absl::StatusOr<uint32_t> RemoteStore::Delete(const Namespace& ns, std::span<const Digest> keys, bool force) {
+  auto request = WithKeys<v1::DeleteRequest>(keys);
+  request.set_force(force);
+  QUIRE_ASSIGN_OR_RETURN(v1::DeleteResponse response,
+                         Ask<v1::DeleteResponse>(&v1::KvStore::Stub::Delete, ns, std::move(request)));
   return response.deleted();
+}
+
+absl::StatusOr<uint32_t> RemoteStore::Pin(const Namespace& ns, std::span<const Digest> keys) {
+  QUIRE_ASSIGN_OR_RETURN(v1::PinResponse response,
+                         Ask<v1::PinResponse>(&v1::KvStore::Stub::Pin, ns, WithKeys<v1::PinRequest>(keys)));
+  return response.pinned();
+}
+
+absl::StatusOr<uint32_t> RemoteStore::Unpin(const Namespace& ns, std::span<const Digest> keys) {
+  QUIRE_ASSIGN_OR_RETURN(
+      v1::UnpinResponse response,
+      Ask<v1::UnpinResponse>(&v1::KvStore::Stub::Unpin, ns, WithKeys<v1::UnpinRequest>(keys)));
+  return response.unpinned();
+}
+
+absl::StatusOr<uint32_t> RemoteStore::Touch(const Namespace& ns, std::span<const Digest> keys) {
+  QUIRE_ASSIGN_OR_RETURN(
+      v1::TouchResponse response,
+      Ask<v1::TouchResponse>(&v1::KvStore::Stub::Touch, ns, WithKeys<v1::TouchRequest>(keys)));
+  return response.touched();
+}
+
+absl::StatusOr<uint32_t> RemoteStore::Prefetch(const Namespace& ns, std::span<const Digest> keys, Tier tier) {
+  auto request = WithKeys<v1::PrefetchRequest>(keys);
+  request.set_tier(static_cast<v1::Tier>(tier));
+  QUIRE_ASSIGN_OR_RETURN(v1::PrefetchResponse response,
+                         Ask<v1::PrefetchResponse>(&v1::KvStore::Stub::Prefetch, ns, std::move(request)));
+  return response.queued();
 }
 
 absl::StatusOr<StoreStats> RemoteStore::Stats() {

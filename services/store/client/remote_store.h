@@ -46,6 +46,10 @@ class RemoteStore : public KvStore {
   absl::Status Get(const Namespace& ns, std::span<const BlockIdentity> blocks, const GetOptions& options,
                    const GetSink& sink) override;
   absl::StatusOr<uint32_t> Delete(const Namespace& ns, std::span<const Digest> keys, bool force) override;
+  absl::StatusOr<uint32_t> Pin(const Namespace& ns, std::span<const Digest> keys) override;
+  absl::StatusOr<uint32_t> Unpin(const Namespace& ns, std::span<const Digest> keys) override;
+  absl::StatusOr<uint32_t> Touch(const Namespace& ns, std::span<const Digest> keys) override;
+  absl::StatusOr<uint32_t> Prefetch(const Namespace& ns, std::span<const Digest> keys, Tier tier) override;
   absl::StatusOr<StoreStats> Stats() override;
 
  private:
@@ -61,6 +65,9 @@ class RemoteStore : public KvStore {
   // calls once more.
   absl::Status WithLayout(Deadline deadline, const Digest& fingerprint, const Call& call,
                           const std::function<bool()>& again = nullptr);
+  // One call about a request's namespace, deadline, retries and an unknown layout taken care of.
+  template <typename Response, typename Method, typename Request>
+  absl::StatusOr<Response> Ask(Method method, const Namespace& ns, Request request);
   absl::StatusOr<Digest> Register(const Layout& layout, Deadline deadline);
   std::shared_ptr<const Layout> Known(const Digest& fingerprint) const;
   absl::StatusOr<std::shared_ptr<const BlockCodec>> Codec(const Digest& fingerprint, const Part& part);

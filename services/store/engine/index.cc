@@ -27,7 +27,7 @@ BlockIndex::Node* BlockIndex::Shard::FindOrAdd(const BlockName& name) {
 
 std::optional<BlockName> BlockIndex::Settle(Shard& shard, Node* node) {
   if (!node->parts.empty()) {
-    if (node->children == 0) policy_->Add(node);
+    if (node->children == 0 && node->pins == 0) policy_->Add(node);
     return std::nullopt;
   }
   policy_->Remove(node);
@@ -62,8 +62,8 @@ BlockState BlockIndex::Look(const BlockName& name, const Part& part, const Mark&
   return state;
 }
 
-StoredObjectPtr BlockIndex::Pin(const BlockName& name, const BlockIdentity& identity, const Part& part,
-                                uint64_t tick) {
+StoredObjectPtr BlockIndex::Open(const BlockName& name, const BlockIdentity& identity, const Part& part,
+                                 uint64_t tick) {
   Shard& shard = ShardOf(name);
   std::lock_guard lock(shard.mu);
   Node* node = shard.Find(name);
@@ -170,7 +170,7 @@ std::vector<StoredObjectPtr> BlockIndex::Evict(const BlockName& name, int64_t no
     Shard& shard = ShardOf(name);
     std::lock_guard lock(shard.mu);
     Node* node = shard.Find(name);
-    if (node == nullptr || node->parts.empty() || node->children > 0) return out;
+    if (node == nullptr || node->parts.empty() || node->children > 0 || node->pins > 0) return out;
     if (int64_t until = node->leased_until.load(std::memory_order_relaxed); until > now_ms) {
       policy_->Park(node, until);
       return out;
@@ -198,13 +198,44 @@ std::vector<StoredObjectPtr> BlockIndex::Delete(const BlockName& name, bool forc
     std::lock_guard lock(shard.mu);
     Node* node = shard.Find(name);
     if (node == nullptr || node->parts.empty()) return out;
+    if (!force && node->pins > 0) return out;
     if (!force && node->leased_until.load(std::memory_order_relaxed) > now_ms) return out;
     out.assign(std::make_move_iterator(node->parts.begin()), std::make_move_iterator(node->parts.end()));
     node->parts.clear();
+    node->pins = 0;
     parent = Settle(shard, node);
   }
   if (parent) ReleaseParent(*parent);
   return out;
+}
+
+bool BlockIndex::Touch(const BlockName& name, uint64_t tick) {
+  Shard& shard = ShardOf(name);
+  std::lock_guard lock(shard.mu);
+  Node* node = shard.Find(name);
+  if (node == nullptr || node->parts.empty()) return false;
+  EvictionPolicy::Touch(node, tick);
+  return true;
+}
+
+bool BlockIndex::Pin(const BlockName& name) {
+  Shard& shard = ShardOf(name);
+  std::lock_guard lock(shard.mu);
+  Node* node = shard.Find(name);
+  if (node == nullptr || node->parts.empty() || node->pins == UINT32_MAX) return false;
+  ++node->pins;
+  policy_->Remove(node);
+  return true;
+}
+
+bool BlockIndex::Unpin(const BlockName& name) {
+  Shard& shard = ShardOf(name);
+  std::lock_guard lock(shard.mu);
+  Node* node = shard.Find(name);
+  if (node == nullptr || node->pins == 0) return false;
+  --node->pins;
+  Settle(shard, node);  // a pinned node has parts: it stays
+  return true;
 }
 
 bool BlockIndex::Drop(const BlockName& name, const StoredObjectPtr& object) {
@@ -217,6 +248,7 @@ bool BlockIndex::Drop(const BlockName& name, const StoredObjectPtr& object) {
     auto it = std::find(node->parts.begin(), node->parts.end(), object);
     if (it == node->parts.end()) return false;
     node->parts.erase(it);
+    if (node->parts.empty()) node->pins = 0;
     parent = Settle(shard, node);
   }
   if (parent) ReleaseParent(*parent);

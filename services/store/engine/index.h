@@ -57,7 +57,7 @@ class BlockIndex {
   // is there.
   BlockState Look(const BlockName& name, const Part& part, const Mark& mark);
   // The object itself, marked as used; null if it is not stored, or not with this parent and index.
-  StoredObjectPtr Pin(const BlockName& name, const BlockIdentity& identity, const Part& part, uint64_t tick);
+  StoredObjectPtr Open(const BlockName& name, const BlockIdentity& identity, const Part& part, uint64_t tick);
 
   // Says whether a block's part is wanted, and if so counts a writer until Unannounce. A part already stored
   // is marked as used. INVALID_ARGUMENT if it is stored with another parent or index.
@@ -84,6 +84,11 @@ class BlockIndex {
   std::vector<StoredObjectPtr> Evict(const BlockName& name, int64_t now_ms);
   // Takes a block out, whoever descends from it or reads it; a leased one only if `force`.
   std::vector<StoredObjectPtr> Delete(const BlockName& name, bool force, int64_t now_ms);
+  // Marks a stored block as used; false if it is not stored.
+  bool Touch(const BlockName& name, uint64_t tick);
+  // Keeps a stored block until as many Unpins; false if it is not stored, or was not pinned.
+  bool Pin(const BlockName& name);
+  bool Unpin(const BlockName& name);
   // Takes one object out (its bytes are wrong). False if it was gone.
   bool Drop(const BlockName& name, const StoredObjectPtr& object);
 
@@ -97,6 +102,7 @@ class BlockIndex {
     bool linked = false;
     uint32_t children = 0;
     uint32_t writers = 0;
+    uint32_t pins = 0;
     std::atomic<int64_t> leased_until{0};
     absl::InlinedVector<StoredObjectPtr, 1> parts;
 

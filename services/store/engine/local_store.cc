@@ -294,7 +294,7 @@ absl::StatusOr<BlockReader> LocalStore::Verified(const View& view, const BlockId
 absl::StatusOr<OpenedBlock> LocalStore::Open(const View& view, const BlockIdentity& identity) {
   StoredObjectPtr object;
   BlockName name{view.tenant.value_or(0), view.layout->id, identity.key};
-  if (view.tenant) object = index_.Pin(name, identity, view.part, policy_->Ticks(1));
+  if (view.tenant) object = index_.Open(name, identity, view.part, policy_->Ticks(1));
   if (object == nullptr) return absl::NotFoundError("the block is not stored");
 
   auto start = std::chrono::steady_clock::now();
@@ -351,6 +351,34 @@ absl::StatusOr<uint32_t> LocalStore::Delete(const Namespace& ns, std::span<const
     deleted += objects.empty() ? 0 : 1;
   }
   return deleted;
+}
+
+absl::StatusOr<uint32_t> LocalStore::CountKeys(const Namespace& ns, std::span<const Digest> keys,
+                                               absl::FunctionRef<bool(const BlockName&, size_t)> each) const {
+  QUIRE_RETURN_IF_ERROR(CheckCount("keys", keys.size(), kMaxKeys));
+  QUIRE_ASSIGN_OR_RETURN(View view, Resolve(ns, Part{}));
+  uint32_t count = 0;
+  if (!view.tenant) return count;
+  for (size_t i = 0; i < keys.size(); ++i) count += each({*view.tenant, view.layout->id, keys[i]}, i) ? 1 : 0;
+  return count;
+}
+
+absl::StatusOr<uint32_t> LocalStore::Pin(const Namespace& ns, std::span<const Digest> keys) {
+  return CountKeys(ns, keys, [&](const BlockName& name, size_t) { return index_.Pin(name); });
+}
+
+absl::StatusOr<uint32_t> LocalStore::Unpin(const Namespace& ns, std::span<const Digest> keys) {
+  return CountKeys(ns, keys, [&](const BlockName& name, size_t) { return index_.Unpin(name); });
+}
+
+absl::StatusOr<uint32_t> LocalStore::Touch(const Namespace& ns, std::span<const Digest> keys) {
+  uint64_t last = policy_->Ticks(keys.size() + 1) + keys.size();
+  return CountKeys(ns, keys, [&](const BlockName& name, size_t i) { return index_.Touch(name, last - i); });
+}
+
+absl::StatusOr<uint32_t> LocalStore::Prefetch(const Namespace& ns, std::span<const Digest> keys, Tier) {
+  // There is one tier: all that is stored is in the fastest already.
+  return CountKeys(ns, keys, [](const BlockName&, size_t) { return false; });
 }
 
 absl::StatusOr<StoreStats> LocalStore::Stats() {

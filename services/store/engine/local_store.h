@@ -19,6 +19,7 @@
 #include <string>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
 #include "services/store/api/kv_store.h"
 #include "services/store/engine/counters.h"
 #include "services/store/engine/eviction.h"
@@ -65,6 +66,10 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
   absl::Status Get(const Namespace& ns, std::span<const BlockIdentity> blocks, const GetOptions& options,
                    const GetSink& sink) override;
   absl::StatusOr<uint32_t> Delete(const Namespace& ns, std::span<const Digest> keys, bool force) override;
+  absl::StatusOr<uint32_t> Pin(const Namespace& ns, std::span<const Digest> keys) override;
+  absl::StatusOr<uint32_t> Unpin(const Namespace& ns, std::span<const Digest> keys) override;
+  absl::StatusOr<uint32_t> Touch(const Namespace& ns, std::span<const Digest> keys) override;
+  absl::StatusOr<uint32_t> Prefetch(const Namespace& ns, std::span<const Digest> keys, Tier tier) override;
   absl::StatusOr<StoreStats> Stats() override;
 
   // What Get is made of, for readers with an order of their own (the gRPC server).
@@ -87,6 +92,10 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
   friend class LocalPutSession;
   LocalStore(LocalStoreOptions options, std::shared_ptr<StorageTier> tier);
 
+  // How many of a request's keys `each` (called with the block's name and its place in the list) says true
+  // of.
+  absl::StatusOr<uint32_t> CountKeys(const Namespace& ns, std::span<const Digest> keys,
+                                     absl::FunctionRef<bool(const BlockName&, size_t)> each) const;
   absl::StatusOr<uint32_t> AddTenant(const std::string& tenant);
   absl::Status CheckAnnounced(const View& view, std::span<const BlockAnnounce> blocks, bool encode) const;
   absl::Status CheckChain(const View& view, std::span<const BlockAnnounce> blocks);

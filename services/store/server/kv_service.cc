@@ -32,8 +32,11 @@ absl::StatusOr<Announce> AnnounceFromProto(const v1::PutAnnounce& message) {
   QUIRE_ASSIGN_OR_RETURN(announce.blocks, AnnouncesFromProto(message.blocks()));
   announce.options.part = FromProto(message.part());
   announce.options.encode = message.encode();
-  if (message.ttl_ms() != 0) return absl::UnimplementedError("ttl_ms is not implemented in this version");
-  if (message.priority() != 0) return absl::UnimplementedError("priority is not implemented in this version");
+  if (message.ttl_ms() > kMaxTtlMs) {
+    return absl::InvalidArgumentError(absl::StrCat("ttl_ms ", message.ttl_ms(), ": at most ", kMaxTtlMs));
+  }
+  announce.options.ttl = std::chrono::milliseconds(message.ttl_ms());
+  announce.options.priority = message.priority();
   return announce;
 }
 
@@ -66,6 +69,14 @@ absl::Status CheckChunk(const v1::PutRequest& request) {
   }
   if (size == 0) return absl::InvalidArgumentError("chunk without data");
   return absl::OkStatus();
+}
+
+template <typename Request, typename Each>
+absl::StatusOr<uint32_t> AboutKeys(const Request& request, Each each) {
+  QUIRE_RETURN_IF_ERROR(CheckKeys(request.keys_size()));
+  QUIRE_ASSIGN_OR_RETURN(Namespace ns, FromProto(request.namespace_()));
+  QUIRE_ASSIGN_OR_RETURN(std::vector<Digest> keys, KeysFromProto(request.keys()));
+  return each(ns, keys);
 }
 
 }  // namespace
@@ -148,29 +159,48 @@ grpc::Status KvService::Get(grpc::ServerContext* context, const v1::GetRequest* 
 grpc::Status KvService::Delete(grpc::ServerContext*, const v1::DeleteRequest* request,
                                v1::DeleteResponse* response) {
   RpcMetrics::Call call = metrics_.Start("Delete");
-  auto remove = [&]() -> absl::Status {
-    QUIRE_RETURN_IF_ERROR(CheckKeys(request->keys_size()));
-    QUIRE_ASSIGN_OR_RETURN(Namespace ns, FromProto(request->namespace_()));
-    QUIRE_ASSIGN_OR_RETURN(std::vector<Digest> keys, KeysFromProto(request->keys()));
-    QUIRE_ASSIGN_OR_RETURN(uint32_t deleted, store_.Delete(ns, keys, request->force()));
-    response->set_deleted(deleted);
-    return absl::OkStatus();
-  };
-  return call.Done(remove());
+  absl::StatusOr<uint32_t> deleted = AboutKeys(
+      *request, [&](const auto& ns, const auto& keys) { return store_.Delete(ns, keys, request->force()); });
+  response->set_deleted(deleted.value_or(0));
+  return call.Done(deleted.status());
 }
 
-grpc::Status KvService::Pin(grpc::ServerContext*, const v1::PinRequest*, v1::PinResponse*) {
-  return metrics_.Start("other").Done(NotInThisVersion("Pin"));
+grpc::Status KvService::Pin(grpc::ServerContext*, const v1::PinRequest* request, v1::PinResponse* response) {
+  RpcMetrics::Call call = metrics_.Start("Pin");
+  absl::StatusOr<uint32_t> pinned =
+      AboutKeys(*request, [&](const auto& ns, const auto& keys) { return store_.Pin(ns, keys); });
+  response->set_pinned(pinned.value_or(0));
+  return call.Done(pinned.status());
 }
-grpc::Status KvService::Unpin(grpc::ServerContext*, const v1::UnpinRequest*, v1::UnpinResponse*) {
-  return metrics_.Start("other").Done(NotInThisVersion("Unpin"));
+
+grpc::Status KvService::Unpin(grpc::ServerContext*, const v1::UnpinRequest* request,
+                              v1::UnpinResponse* response) {
+  RpcMetrics::Call call = metrics_.Start("Unpin");
+  absl::StatusOr<uint32_t> unpinned =
+      AboutKeys(*request, [&](const auto& ns, const auto& keys) { return store_.Unpin(ns, keys); });
+  response->set_unpinned(unpinned.value_or(0));
+  return call.Done(unpinned.status());
 }
-grpc::Status KvService::Touch(grpc::ServerContext*, const v1::TouchRequest*, v1::TouchResponse*) {
-  return metrics_.Start("other").Done(NotInThisVersion("Touch"));
+
+grpc::Status KvService::Touch(grpc::ServerContext*, const v1::TouchRequest* request,
+                              v1::TouchResponse* response) {
+  RpcMetrics::Call call = metrics_.Start("Touch");
+  absl::StatusOr<uint32_t> touched =
+      AboutKeys(*request, [&](const auto& ns, const auto& keys) { return store_.Touch(ns, keys); });
+  response->set_touched(touched.value_or(0));
+  return call.Done(touched.status());
 }
-grpc::Status KvService::Prefetch(grpc::ServerContext*, const v1::PrefetchRequest*, v1::PrefetchResponse*) {
-  return metrics_.Start("other").Done(NotInThisVersion("Prefetch"));
+
+grpc::Status KvService::Prefetch(grpc::ServerContext*, const v1::PrefetchRequest* request,
+                                 v1::PrefetchResponse* response) {
+  RpcMetrics::Call call = metrics_.Start("Prefetch");
+  absl::StatusOr<uint32_t> queued = AboutKeys(*request, [&](const auto& ns, const auto& keys) {
+    return store_.Prefetch(ns, keys, static_cast<Tier>(request->tier()));
+  });
+  response->set_queued(queued.value_or(0));
+  return call.Done(queued.status());
 }
+
 grpc::Status KvService::Watch(grpc::ServerContext*, const v1::WatchRequest*, Writer<v1::WatchResponse>*) {
   return metrics_.Start("other").Done(NotInThisVersion("Watch"));
 }

@@ -24,12 +24,12 @@ class KvService final : public v1::KvStore::Service {
   grpc::Status Put(grpc::ServerContext*, PutStream*) override;
   grpc::Status Get(grpc::ServerContext*, const v1::GetRequest*, Writer<v1::GetResponse>*) override;
   grpc::Status Delete(grpc::ServerContext*, const v1::DeleteRequest*, v1::DeleteResponse*) override;
-
-  // UNIMPLEMENTED, saying so.
   grpc::Status Pin(grpc::ServerContext*, const v1::PinRequest*, v1::PinResponse*) override;
   grpc::Status Unpin(grpc::ServerContext*, const v1::UnpinRequest*, v1::UnpinResponse*) override;
   grpc::Status Touch(grpc::ServerContext*, const v1::TouchRequest*, v1::TouchResponse*) override;
   grpc::Status Prefetch(grpc::ServerContext*, const v1::PrefetchRequest*, v1::PrefetchResponse*) override;
+
+  // UNIMPLEMENTED, saying so.
   grpc::Status Watch(grpc::ServerContext*, const v1::WatchRequest*, Writer<v1::WatchResponse>*) override;
   grpc::Status AttachArena(grpc::ServerContext*, const v1::AttachArenaRequest*,
                            Writer<v1::AttachArenaResponse>*) override;
