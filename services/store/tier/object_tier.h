@@ -8,8 +8,10 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -30,11 +32,23 @@ struct ObjectName {
   Part part;
   friend bool operator==(const ObjectName&, const ObjectName&) = default;
   friend auto operator<=>(const ObjectName&, const ObjectName&) = default;
+
+  // As a storage key: tenant, key, then the part's four bounds big-endian, so that encoded names sort as
+  // names do and the parts of one block stand together behind Prefix(tenant, key).
+  static constexpr size_t kPrefixBytes = 64, kEncodedBytes = 80;
+  std::string Encode() const;
+  static std::string Prefix(const Digest& tenant, const Digest& key);
+  static std::optional<ObjectName> Decode(Bytes bytes);  // exactly kEncodedBytes
+
   template <typename H>
   friend H AbslHashValue(H h, const ObjectName& n) {
     return H::combine(std::move(h), n.tenant, n.key, n.part);
   }
 };
+
+// What one value of a key-value store holds at most, in RocksDB's case; real objects are a thousandth of it.
+inline constexpr uint64_t kMaxObjectBytes = UINT32_MAX;
+inline constexpr size_t kMaxCodecBytes = 64;
 
 // What a store must know of an object without reading it.
 struct ObjectRecord {
@@ -50,11 +64,16 @@ struct ObjectRecord {
   uint64_t bf16_bytes = 0;  // and as bf16
   int32_t priority = 0;
   int64_t expires_ms = 0;  // Unix time; 0: never
-  std::string codec;       // canonical spec of its first layer, at most 64 bytes
+  std::string codec;       // canonical spec of its first layer, at most kMaxCodecBytes
 
   uint64_t bytes() const { return ends[levels - 1]; }  // of all levels present
+  uint32_t made() const;                               // levels the encoder made, whether present or not
+  // INVALID_ARGUMENT unless 1 ≤ levels ≤ made(), 0 < header_bytes < ends[0], ends are increasing, then 0, and
+  // at most kMaxObjectBytes, and the codec is short enough. Tiers take only valid records.
+  absl::Status Validate() const;
   // A self-checking form: version, fields, XXH3-64. Parse: DATA_LOSS for anything malformed, UNIMPLEMENTED
-  // for a version it does not know.
+  // for a version it does not know. What it returns is valid.
+  // REQUIRES of Serialize: Validate() is OK.
   std::string Serialize() const;
   static absl::StatusOr<ObjectRecord> Parse(Bytes bytes);
   friend bool operator==(const ObjectRecord&, const ObjectRecord&) = default;
