@@ -1,4 +1,5 @@
 // KvStore.Put as a client of another language speaks it, well and badly.
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "quire/v1/kv_store.grpc.pb.h"
 #include "services/store/api/limits.h"
@@ -146,8 +147,8 @@ TEST_F(PutStream, RefusesMalformedAnnouncements) {
   ExpectRefused({Announce(std::vector<BlockAnnounce>(kMaxBlocks + 1, chain_.announces()[0]))},
                 StatusCode::INVALID_ARGUMENT, "4097 blocks");
   request = Announce(chain_.announces());
-  request.mutable_announce()->set_ttl_ms(1);
-  ExpectRefused({request}, StatusCode::UNIMPLEMENTED, "ttl_ms");
+  request.mutable_announce()->set_ttl_ms(kMaxTtlMs + 1);
+  ExpectRefused({request}, StatusCode::INVALID_ARGUMENT, absl::StrCat("ttl_ms ", kMaxTtlMs + 1));
   request = Announce(chain_.announces());
   request.mutable_announce()->mutable_part()->set_layer_end(UINT32_MAX);
   ExpectRefused({request}, StatusCode::INVALID_ARGUMENT, "part");
@@ -197,28 +198,6 @@ TEST_F(IdlePutStream, IsEndedByTheServer) {
   EXPECT_EQ(stream->Finish().error_code(), StatusCode::CANCELLED);
   AwaitNoSessions(served_.engine());
   EXPECT_EQ(UsedBytes(served_.engine()), 0u);
-}
-
-TEST_F(PutStream, CallsOfLaterVersionsSaySo) {
-  auto expect = [](const grpc::Status& status) {
-    EXPECT_EQ(status.error_code(), StatusCode::UNIMPLEMENTED);
-    EXPECT_THAT(status.error_message(), HasSubstr("not implemented in this version"));
-  };
-  {
-    grpc::ClientContext context;
-    v1::PinResponse response;
-    expect(stub_->Pin(&context, {}, &response));
-  }
-  {
-    grpc::ClientContext context;
-    v1::PrefetchResponse response;
-    expect(stub_->Prefetch(&context, {}, &response));
-  }
-  grpc::ClientContext context;
-  auto watch = stub_->Watch(&context, {});
-  v1::WatchResponse event;
-  EXPECT_FALSE(watch->Read(&event));
-  expect(watch->Finish());
 }
 
 }  // namespace
