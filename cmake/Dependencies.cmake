@@ -18,6 +18,7 @@ find_package(GTest REQUIRED)
 find_package(Protobuf REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(cairo REQUIRED IMPORTED_TARGET cairo)  # quire-eval's plots
+find_library(QUIRE_LIB_hiredis libhiredis.a REQUIRED)  # linked statically, as gRPC is
 find_program(QUIRE_GRPC_PLUGIN grpc_cpp_plugin REQUIRED)
 
 # xxHash is used header-only (XXH_INLINE_ALL), so that its SIMD paths are compiled with our flags.

@@ -11,7 +11,10 @@ build_packages=(
   g++ cmake ninja-build mold ccache pkg-config python3-venv ca-certificates curl
   libgrpc++-dev libgrpc-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libc-ares-dev libre2-dev
   libssl-dev zlib1g-dev libboost1.81-dev nlohmann-json3-dev libcli11-dev libspdlog-dev prometheus-cpp-dev
-  libhwy-dev libxxhash-dev libcairo2-dev libgtest-dev libgmock-dev libbenchmark-dev)
+  libhwy-dev libxxhash-dev libhiredis-dev libcairo2-dev libgtest-dev libgmock-dev libbenchmark-dev)
+# The Redis server itself, under the name redis-check-rdb, without redis-server's service, user and unit: nothing is started or
+# enabled on this machine, and tests run servers of their own.
+test_packages=(redis-tools)
 lint_packages=(clang-tidy clang-format)
 rust_packages=(cargo-web rustc-web)
 readonly min_cargo=1.85 min_python=3.11
@@ -106,7 +109,9 @@ mkdir -p build
 case "${1:-build}" in
   build|test)
     [ "$(uname -sm)" = "Linux x86_64" ] || die "Quire builds on Linux x86_64 only; this is $(uname -sm)"
-    install_packages "${build_packages[@]}"
+    packages=("${build_packages[@]}")
+    if [ "${1:-build}" = test ]; then packages+=("${test_packages[@]}"); fi
+    install_packages "${packages[@]}"
     install_cargo
     make_venv
     build/venv/bin/python cmake/setup/fetch_wheels.py build/deps
