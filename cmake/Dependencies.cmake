@@ -18,6 +18,9 @@ find_package(GTest REQUIRED)
 find_package(Protobuf REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(cairo REQUIRED IMPORTED_TARGET cairo)  # quire-eval's plots
+find_library(QUIRE_LIB_rocksdb rocksdb REQUIRED)  # the disk tier; shared, for it brings five compressors that we do not use
+add_library(rocksdb INTERFACE)
+target_link_libraries(rocksdb INTERFACE ${QUIRE_LIB_rocksdb})
 find_library(QUIRE_LIB_hiredis libhiredis.a REQUIRED)  # linked statically, as gRPC is
 find_program(QUIRE_GRPC_PLUGIN grpc_cpp_plugin REQUIRED)
 

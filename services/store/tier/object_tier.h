@@ -79,10 +79,11 @@ struct ObjectRecord {
   friend bool operator==(const ObjectRecord&, const ObjectRecord&) = default;
 };
 
-// Thread-safe. Statuses of all calls: NOT_FOUND (no such object), DATA_LOSS (its bytes are wrong, as far as
-// the tier can see), RESOURCE_EXHAUSTED (no room: the engine evicts and asks again), UNAVAILABLE and
-// DEADLINE_EXCEEDED (the medium failed or is too slow: the engine fences the tier). What a reader gets is
-// verified by the engine against the object's own checksums.
+// Thread-safe. Statuses of all calls: INVALID_ARGUMENT (a record that is not valid, or not of this object),
+// NOT_FOUND (no such object, or no longer the one that was asked for: fewer levels, another size), DATA_LOSS
+// (its bytes are wrong, as far as the tier can see), RESOURCE_EXHAUSTED (no room: the engine evicts and asks
+// again), UNAVAILABLE and DEADLINE_EXCEEDED (the medium failed or is too slow: the engine fences the tier).
+// What a reader gets is verified by the engine against the object's own checksums.
 class ObjectTier {
  public:
   struct ReadRequest {
@@ -108,7 +109,8 @@ class ObjectTier {
   // Each request has its own outcome; they are served together (one batch, one pipeline).
   virtual void Read(std::span<ReadRequest> requests) = 0;
   virtual void Find(std::span<FindRequest> requests) = 0;
-  // Keeps the first `record.levels` levels and makes `record` the object's; nothing of them is rewritten.
+  // Keeps the first `record.levels` levels and makes `record` the object's; nothing of them is rewritten. Its
+  // ends and header_bytes are the stored record's, its levels at most those stored (else INVALID_ARGUMENT).
   virtual absl::Status DropLevels(const ObjectName& name, const ObjectRecord& record) = 0;
   // Names not stored are no error.
   virtual absl::Status Remove(std::span<const ObjectName> names) = 0;
