@@ -3,22 +3,21 @@
 #include <algorithm>
 #include <mutex>
 #include <shared_mutex>
-#include <thread>
 #include <utility>
 
-#include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "quire/v1/kv_store.grpc.pb.h"
 #include "quire/v1/store_admin.grpc.pb.h"
 #include "services/runtime/status.h"
+#include "services/store/client/block_put.h"
+#include "services/store/client/layer_stream.h"
 #include "services/store/client/remote_get.h"
 #include "services/store/client/remote_session.h"
 #include "services/store/wire/convert.h"
 
 namespace quire::store {
 
-using std::chrono::milliseconds;
 using std::chrono::system_clock;
 
 struct RemoteStore::Stubs {
@@ -34,16 +33,10 @@ RemoteStore::~RemoteStore() = default;
 
 absl::Status RemoteStore::Retry(Deadline deadline, const Call& call,
                                 const std::function<bool()>& again) const {
-  absl::BitGen random;
-  auto pause = options_.first_pause;
-  for (int tries = 1;; ++tries) {
+  Pauses pauses(options_.max_tries, options_.first_pause, options_.longest_pause);
+  for (;;) {
     absl::Status status = call();
-    if (!absl::IsUnavailable(status) || tries >= options_.max_tries || (again && !again())) return status;
-    milliseconds wait(
-        static_cast<int64_t>(static_cast<double>(pause.count()) * absl::Uniform(random, 0.5, 1.5)));
-    if (system_clock::now() + wait >= deadline) return status;
-    std::this_thread::sleep_for(wait);
-    pause = std::min(2 * pause, options_.longest_pause);
+    if (!absl::IsUnavailable(status) || (again && !again()) || !pauses.Take(deadline)) return status;
   }
 }
 
@@ -140,18 +133,38 @@ absl::StatusOr<LookupResult> RemoteStore::Lookup(const Namespace& ns, std::span<
   return result;
 }
 
-absl::StatusOr<std::unique_ptr<PutSession>> RemoteStore::BeginPut(const Namespace& ns,
-                                                                  std::span<const BlockAnnounce> blocks,
-                                                                  const PutOptions& options) {
+namespace {
+
+v1::PutRequest AnnounceOf(const Namespace& ns, const PutOptions& options) {
   v1::PutRequest request;
   v1::PutAnnounce* announce = request.mutable_announce();
   ToProto(ns, announce->mutable_namespace_());
-  for (const BlockAnnounce& block : blocks) ToProto(block.identity, block.bytes, announce->add_blocks());
   if (options.part != Part{}) ToProto(options.part, announce->mutable_part());
   announce->set_encode(options.encode);
   announce->set_ttl_ms(static_cast<uint64_t>(std::max<int64_t>(options.ttl.count(), 0)));
   announce->set_priority(options.priority);
+  return request;
+}
 
+v1::GetRequest GetRequestOf(const Namespace& ns, std::span<const BlockIdentity> blocks, const Part& part,
+                            const GetOptions& options) {
+  v1::GetRequest request;
+  ToProto(ns, request.mutable_namespace_());
+  for (const BlockIdentity& block : blocks) ToProto(block, 0, request.add_blocks());
+  ToProto(part, request.mutable_part());
+  request.set_max_bits(options.max_bits);
+  request.set_max_relative_error(options.max_relative_error);
+  return request;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PutSession>> RemoteStore::BeginPut(const Namespace& ns,
+                                                                  std::span<const BlockAnnounce> blocks,
+                                                                  const PutOptions& options) {
+  v1::PutRequest request = AnnounceOf(ns, options);
+  for (const BlockAnnounce& block : blocks)
+    ToProto(block.identity, block.bytes, request.mutable_announce()->add_blocks());
   Deadline deadline = system_clock::now() + options_.stream_timeout;
   std::unique_ptr<Session> session;
   QUIRE_RETURN_IF_ERROR(WithLayout(deadline, ns.fingerprint, [&] {
@@ -165,23 +178,39 @@ absl::StatusOr<std::unique_ptr<PutSession>> RemoteStore::BeginPut(const Namespac
   return session;
 }
 
-absl::Status RemoteStore::Get(const Namespace& ns, std::span<const BlockIdentity> blocks,
-                              const GetOptions& options, const GetSink& sink) {
-  std::shared_ptr<const Layout> layout = Known(ns.fingerprint);
-  if (layout == nullptr)
-    return absl::NotFoundError("this client was not told the layout: call RegisterLayout first");
-  Part wanted = options.part == Part{} ? Part::Whole(*layout) : options.part;
-  QUIRE_RETURN_IF_ERROR(wanted.Validate(*layout));
-  v1::GetRequest request;
-  ToProto(ns, request.mutable_namespace_());
-  for (const BlockIdentity& block : blocks) ToProto(block, 0, request.add_blocks());
-  ToProto(wanted, request.mutable_part());
-  request.set_max_bits(options.max_bits);
-  request.set_max_relative_error(options.max_relative_error);
+absl::Status RemoteStore::PutBlocks(const Namespace& ns, std::span<const PutBlock> blocks,
+                                    const PutOptions& options, std::vector<PutOutcome>* outcomes) {
+  v1::PutRequest request = AnnounceOf(ns, options);
+  for (const PutBlock& block : blocks)
+    ToProto(block.identity, block.data.size(), request.mutable_announce()->add_blocks());
+  Deadline deadline = system_clock::now() + options_.stream_timeout;
+  return WithLayout(deadline, ns.fingerprint, [&] {
+    grpc::ClientContext context;
+    context.set_deadline(deadline);
+    return PutWholeBlocks(stubs_->kv, context, request, blocks, *outcomes);
+  });
+}
 
+Deadline RemoteStore::StreamDeadline(const GetOptions& options) const {
   auto timeout = options.timeout.count() > 0 ? std::min(options.timeout, options_.stream_timeout)
                                              : options_.stream_timeout;
-  Deadline deadline = system_clock::now() + timeout;
+  return system_clock::now() + timeout;
+}
+
+absl::StatusOr<Part> RemoteStore::PartOf(const Digest& fingerprint, const Part& part) const {
+  std::shared_ptr<const Layout> layout = Known(fingerprint);
+  if (layout == nullptr)
+    return absl::NotFoundError("this client was not told the layout: call RegisterLayout first");
+  Part wanted = part == Part{} ? Part::Whole(*layout) : part;
+  QUIRE_RETURN_IF_ERROR(wanted.Validate(*layout));
+  return wanted;
+}
+
+absl::Status RemoteStore::Get(const Namespace& ns, std::span<const BlockIdentity> blocks,
+                              const GetOptions& options, const GetSink& sink) {
+  QUIRE_ASSIGN_OR_RETURN(Part wanted, PartOf(ns.fingerprint, options.part));
+  v1::GetRequest request = GetRequestOf(ns, blocks, wanted, options);
+  Deadline deadline = StreamDeadline(options);
   RemoteGet get(request, wanted, blocks, sink, [&](const Part& part) { return Codec(ns.fingerprint, part); });
   auto again = [&] { return !get.started(); };
   return WithLayout(
@@ -191,6 +220,29 @@ absl::Status RemoteStore::Get(const Namespace& ns, std::span<const BlockIdentity
             deadline, [&] { return get.Run(stubs_->kv, deadline); }, again);
       },
       again);
+}
+
+absl::StatusOr<std::unique_ptr<LayerStream>> RemoteStore::OpenLayers(const Namespace& ns,
+                                                                     std::span<const BlockIdentity> blocks,
+                                                                     const GetOptions& options,
+                                                                     uint64_t lease_id) {
+  QUIRE_ASSIGN_OR_RETURN(Part wanted, PartOf(ns.fingerprint, options.part));
+  v1::GetRequest request = GetRequestOf(ns, blocks, wanted, options);
+  request.set_order(v1::GetRequest::BY_LAYER);
+  request.set_lease_id(lease_id);
+  Deadline deadline = StreamDeadline(options);
+  std::unique_ptr<LayerStream> layers;
+  auto open = [&] {
+    auto context = std::make_shared<grpc::ClientContext>();
+    context->set_deadline(deadline);
+    absl::StatusOr<std::unique_ptr<LayerStream>> opened =
+        LayerStream::Open(stubs_->kv, std::move(context), request, wanted, {blocks.begin(), blocks.end()},
+                          [&](const Part& part) { return Codec(ns.fingerprint, part); });
+    if (opened.ok()) layers = *std::move(opened);
+    return opened.status();
+  };
+  QUIRE_RETURN_IF_ERROR(WithLayout(deadline, ns.fingerprint, [&] { return Retry(deadline, open); }));
+  return layers;
 }
 
 template <typename Response, typename Method, typename Request>

@@ -3,7 +3,7 @@
 // Every call has a deadline. Calls that change nothing when repeated are tried again, with jittered pauses,
 // on UNAVAILABLE only; a Get only until its first block was handed out, a Put never. Layouts registered
 // through this client are remembered: blocks are verified against them when they arrive, and a store that was
-// restarted is told them again.
+// restarted is told them again. For whole prompts, of any length, see quire::client::Client (client.h).
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -18,6 +18,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "services/store/api/kv_store.h"
+#include "services/store/client/pauses.h"
 
 namespace quire::store {
 
@@ -29,6 +30,19 @@ struct RemoteStoreOptions {
   // Before the second try; then it doubles up to the longest. Each is taken times a random 0.5…1.5.
   std::chrono::milliseconds first_pause{20}, longest_pause{500};
 };
+
+// A block as PutBlocks takes it: an object, or raw KV where PutOptions.encode is set. `data` is borrowed.
+struct PutBlock {
+  BlockIdentity identity;
+  Bytes data;
+};
+struct PutOutcome {
+  bool wanted = false;  // the store lacked it; if not, it was there and nothing was sent
+  absl::Status status;  // OK: it is stored
+  uint64_t stored_bytes = 0;
+};
+
+class LayerStream;
 
 // Thread-safe.
 class RemoteStore : public KvStore {
@@ -52,10 +66,21 @@ class RemoteStore : public KvStore {
   absl::StatusOr<uint32_t> Prefetch(const Namespace& ns, std::span<const Digest> keys, Tier tier) override;
   absl::StatusOr<StoreStats> Stats() override;
 
+  // A whole Put of at most 4096 blocks, parents first, without a wait between one block's bytes and the next.
+  // OK if the stream ended well, whatever became of single blocks: see `outcomes`, one a block, which also
+  // tell what was committed before a stream broke. Asked again it sends what is still missing.
+  absl::Status PutBlocks(const Namespace& ns, std::span<const PutBlock> blocks, const PutOptions& options,
+                         std::vector<PutOutcome>* outcomes);
+  // A Get of at most 4096 blocks of a chain, layer by layer (layer_stream.h). `lease_id`: as Lookup gave it,
+  // or 0.
+  absl::StatusOr<std::unique_ptr<LayerStream>> OpenLayers(const Namespace& ns,
+                                                          std::span<const BlockIdentity> blocks,
+                                                          const GetOptions& options, uint64_t lease_id = 0);
+  const RemoteStoreOptions& options() const { return options_; }
+
  private:
   class Session;
   struct Stubs;
-  using Deadline = std::chrono::system_clock::time_point;
 
   using Call = std::function<absl::Status()>;
   // Calls `call` until it succeeds, fails otherwise than by UNAVAILABLE, or tries or time are used up, or
@@ -70,6 +95,9 @@ class RemoteStore : public KvStore {
   absl::StatusOr<Response> Ask(Method method, const Namespace& ns, Request request);
   absl::StatusOr<Digest> Register(const Layout& layout, Deadline deadline);
   std::shared_ptr<const Layout> Known(const Digest& fingerprint) const;
+  Deadline StreamDeadline(const GetOptions& options) const;
+  // A valid part of a layout that this client was told; NOT_FOUND if it was not.
+  absl::StatusOr<Part> PartOf(const Digest& fingerprint, const Part& part) const;
   absl::StatusOr<std::shared_ptr<const BlockCodec>> Codec(const Digest& fingerprint, const Part& part);
 
   const RemoteStoreOptions options_;
