@@ -34,6 +34,8 @@ rocksdb::DBOptions DatabaseOptions(const DiskTierOptions& options, bool direct_i
   db.paranoid_checks = true;
   db.use_direct_reads = direct_io;
   db.use_direct_io_for_flush_and_compaction = direct_io;
+  db.advise_random_on_open =
+      false;  // objects are long runs of bytes: read-ahead helps where pages are cached
   db.bytes_per_sync = 1 << 20;
   db.wal_bytes_per_sync = options.sync == DiskSync::kSync ? 0 : 1 << 20;
   db.max_total_wal_size = 4 * options.write_buffer_bytes;

@@ -7,8 +7,8 @@
 //
 // A commit is one write batch of its levels and its record, so a half-written object is never seen, whatever
 // dies when. Dropping levels deletes their values and rewrites the record in one batch. Codes do not
-// compress: nothing is compressed. Every block, blob and log record carries a checksum that RocksDB checks
-// on every read.
+// compress: nothing is compressed. Levels carry a checksum of ours, checked with every read; RocksDB checks
+// its own of tables at start, of the log when it replays it, and of all that it rewrites.
 //
 // Space. `capacity_bytes` bounds what live objects charge. What was removed stays in blob files until they
 // are rewritten, oldest first, once that garbage exceeds `max_garbage` of the live bytes. Writes wait at
@@ -17,7 +17,8 @@
 // rewriting, a sixteenth of the folder or 1 GiB.
 //
 // Memory. Write buffers (3 of write_buffer_bytes and 2 of 8 MiB), the block cache, at most max_open_files
-// readers (some 10 KiB each), and of each reading thread two copies of the largest object.
+// readers (some 10 KiB each), and of each reading thread two copies of the largest object. Opening a tier
+// raises glibc's mmap and trim thresholds for the process (32 and 64 MiB), so that those copies are reused.
 #pragma once
 
 #include <array>
