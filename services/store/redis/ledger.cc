@@ -9,10 +9,13 @@ uint64_t HashOf(const ObjectName& name) { return Xxh3(AsBytes(name.Encode())); }
 
 }  // namespace
 
-absl::Status Ledger::Reserve(uint64_t bytes, int64_t now_ms) {
+absl::Status Ledger::Reserve(const ObjectName& name, uint64_t bytes, int64_t now_ms) {
+  uint64_t hash = HashOf(name);
   std::lock_guard lock(mu_);
   DropExpired(now_ms);
-  if (capacity_ != 0 && (bytes > capacity_ || used_ > capacity_ - bytes)) {
+  auto entry = entries_.find(hash);
+  uint64_t others = used_ - (entry == entries_.end() ? 0 : entry->second.bytes);
+  if (capacity_ != 0 && (bytes > capacity_ || others > capacity_ - bytes)) {
     return absl::ResourceExhaustedError(absl::StrCat("redis share is full: ", used_, " of ", capacity_,
                                                      " bytes are used, ", bytes, " more are wanted"));
   }
@@ -50,6 +53,12 @@ void Ledger::Forget(const ObjectName& name) {
   if (entry == entries_.end()) return;
   used_ -= entry->second.bytes;
   entries_.erase(entry);
+}
+
+bool Ledger::Holds(const ObjectName& name) {
+  uint64_t hash = HashOf(name);
+  std::lock_guard lock(mu_);
+  return entries_.contains(hash);
 }
 
 uint64_t Ledger::used_bytes(int64_t now_ms) {

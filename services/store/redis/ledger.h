@@ -18,14 +18,15 @@ class Ledger {
  public:
   explicit Ledger(uint64_t capacity_bytes) : capacity_(capacity_bytes) {}  // 0: no limit
 
-  // Takes room for an object to be written, beside what its name holds now; RESOURCE_EXHAUSTED if it would
-  // go over the capacity.
-  absl::Status Reserve(uint64_t bytes, int64_t now_ms);
+  // Takes room for an object to be written; what its name holds now counts as free. RESOURCE_EXHAUSTED if it
+  // would go over the capacity.
+  absl::Status Reserve(const ObjectName& name, uint64_t bytes, int64_t now_ms);
   void Return(uint64_t bytes);  // a reservation whose write failed
   // The reservation becomes the object's, until expires_ms (Unix time; 0: until it is removed).
   void Commit(const ObjectName& name, uint64_t bytes, int64_t expires_ms);
   void Shrink(const ObjectName& name, uint64_t bytes);  // if this process wrote it
   void Forget(const ObjectName& name);
+  bool Holds(const ObjectName& name);
 
   uint64_t used_bytes(int64_t now_ms);
 

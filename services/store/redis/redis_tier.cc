@@ -4,8 +4,10 @@
 #include <chrono>
 #include <optional>
 #include <random>
+#include <set>
 #include <thread>
 
+#include "absl/hash/hash.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "core/base/status_macros.h"
@@ -103,6 +105,12 @@ RedisTier::RedisTier(const redis::TierOptions& options, FaultPoints* faults, red
 
 RedisTier::~RedisTier() = default;
 
+RedisTier::NameLocks::NameLocks(RedisTier& tier, std::span<const ObjectName> names) {
+  std::set<size_t> stripes;  // in order: no two calls wait for each other
+  for (const ObjectName& name : names) stripes.insert(absl::HashOf(name) % kStripes);
+  for (size_t stripe : stripes) locks_.emplace_back(tier.stripes_[stripe]);
+}
+
 absl::Status RedisTier::Check() {
   Request request;
   request.command = redis::Command({"PING"});
@@ -122,8 +130,8 @@ uint64_t RedisTier::Charge(const ObjectRecord& record) const {
 
 int64_t RedisTier::TtlMs(const ObjectRecord& record) const {
   int64_t ttl = std::chrono::duration_cast<std::chrono::milliseconds>(options_.ttl).count();
-  if (record.expires_ms == 0) return ttl;
-  int64_t left = std::max<int64_t>(record.expires_ms - NowMs(), 1);
+  int64_t left = record.expires_ms - NowMs();
+  if (record.expires_ms == 0 || left <= 0) return ttl;
   return ttl == 0 ? left : std::min(ttl, left);
 }
 
@@ -185,7 +193,8 @@ absl::Status RedisTier::Write(const ObjectName& name, const ObjectRecord& record
     }
   }
   uint64_t charge = Charge(record);
-  QUIRE_RETURN_IF_ERROR(ledger_.Reserve(charge, NowMs()));
+  NameLocks locks(*this, {&name, 1});
+  QUIRE_RETURN_IF_ERROR(ledger_.Reserve(name, charge, NowMs()));
   Place place = PlaceOf(name);
   StoredRecord stored{NewGeneration(), {}, record};
   if (seal_) {
@@ -267,6 +276,7 @@ absl::Status RedisTier::KeepLevels(const Place& place, const StoredRecord& store
 
 absl::Status RedisTier::DropLevels(const ObjectName& name, const ObjectRecord& record) {
   QUIRE_RETURN_IF_ERROR(record.Validate());
+  NameLocks locks(*this, {&name, 1});
   std::string staging_ms = absl::StrCat(std::chrono::milliseconds(options_.staging).count());
   for (int round = 0; round < kRounds; ++round) {
     Found found{PlaceOf(name), ""};
@@ -277,8 +287,11 @@ absl::Status RedisTier::DropLevels(const ObjectName& name, const ObjectRecord& r
     QUIRE_RETURN_IF_ERROR(now.status());
     bool same = now->record.fingerprint == record.fingerprint && now->record.parent == record.parent &&
                 now->record.ends == record.ends;
-    if (!same || now->record.levels < record.levels)
-      return absl::NotFoundError("redis holds another object of that name now");
+    if (!same) return absl::NotFoundError("redis holds another object of that name now");
+    if (now->record.levels < record.levels) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("redis holds ", now->record.levels, " levels; ", record.levels, " cannot be kept"));
+    }
 
     StoredRecord kept{now->generation, now->level_codes, record};
     if (!kept.level_codes.empty()) kept.level_codes.resize(record.levels);
@@ -305,6 +318,7 @@ absl::Status RedisTier::DropLevels(const ObjectName& name, const ObjectRecord& r
 }
 
 absl::Status RedisTier::Remove(std::span<const ObjectName> names) {
+  NameLocks locks(*this, names);
   std::vector<Found> left;
   for (const ObjectName& name : names) left.push_back({PlaceOf(name), ""});
   for (int round = 0; round < kRounds && !left.empty(); ++round) {
@@ -322,6 +336,7 @@ absl::Status RedisTier::Discard(std::span<const Found> objects) {
   std::string staging_ms = absl::StrCat(std::chrono::milliseconds(options_.staging).count());
   std::vector<Request> requests, unlinks;
   std::vector<size_t> removals;  // of each object, in `requests`
+  std::vector<Found> changed;
   for (const Found& object : objects) {
     if (std::optional<uint64_t> generation = StoredRecord::GenerationOf(AsBytes(object.raw))) {
       for (uint32_t level = 0; level < kMaxLevels; ++level) {
@@ -337,12 +352,26 @@ absl::Status RedisTier::Discard(std::span<const Found> objects) {
   QUIRE_RETURN_IF_ERROR(FirstFailure(requests));
   for (size_t i = 0; i < objects.size(); ++i) {
     std::optional<uint64_t> generation = StoredRecord::GenerationOf(AsBytes(objects[i].raw));
+    if (requests[removals[i]].reply.integer == kRecordChanged) changed.push_back(objects[i]);
     if (!generation || requests[removals[i]].reply.integer == kRecordChanged) continue;
     for (uint32_t level = 0; level < kMaxLevels; ++level)
       unlinks.push_back(Single(objects[i].place, {"UNLINK", LevelKey(objects[i].place, *generation, level)}));
   }
   Execute(unlinks);  // what stays expires
+  if (!changed.empty()) KeepChanged(changed);
   return absl::OkStatus();
+}
+
+// Gives levels their life back that lost it for a record which another store changed in that moment.
+void RedisTier::KeepChanged(std::span<const Found> objects) {
+  std::vector<Found> now(objects.begin(), objects.end());
+  std::vector<absl::Status> statuses(now.size());
+  FetchRecords(now, statuses).IgnoreError();
+  for (size_t i = 0; i < now.size(); ++i) {
+    if (!statuses[i].ok() || now[i].raw.empty()) continue;
+    absl::StatusOr<StoredRecord> stored = StoredRecord::Parse(seal_, now[i].place.name, AsBytes(now[i].raw));
+    if (stored.ok()) KeepLevels(now[i].place, *stored, TtlMs(stored->record), "").IgnoreError();
+  }
 }
 
 absl::Status RedisTier::Scan(absl::FunctionRef<void(const ObjectName&, const ObjectRecord&)>) {

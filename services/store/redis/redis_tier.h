@@ -17,8 +17,11 @@
 //  · Every command names one key, so slots may migrate at any time.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -80,6 +83,17 @@ class RedisTier : public ObjectTier {
     std::string raw;  // empty: no record
   };
 
+  // Held by calls that change objects, so that this process's changes of one name, and what the ledger says
+  // of it, have one order. Names share kStripes locks.
+  class NameLocks {
+   public:
+    NameLocks(RedisTier& tier, std::span<const ObjectName> names);
+
+   private:
+    std::vector<std::unique_lock<std::mutex>> locks_;
+  };
+  static constexpr size_t kStripes = 256;
+
   RedisTier(const redis::TierOptions& options, FaultPoints* faults, redis::Seal seal,
             std::unique_ptr<redis::Client> client);
 
@@ -95,18 +109,24 @@ class RedisTier : public ObjectTier {
                           const std::string& replaced);
   absl::Status FetchRecords(std::span<Found> places, std::span<absl::Status> statuses);
   void ReadLevels(std::span<ReadRequest> requests, std::span<const Found> found,
-                  std::vector<std::optional<redis::StoredRecord>>& stored);
+                  const std::vector<std::optional<redis::StoredRecord>>& stored,
+                  std::vector<ObjectName>& gone);
+  void ForgetIfGone(std::span<const ObjectName> names);
   void VerifyLevels(ReadRequest& request, const redis::StoredRecord& stored);
   // Takes objects away whose records are still as found: levels get a time to live, then the records go, then
   // the levels. What was replaced meanwhile stays; of what was changed (DropLevels) nothing is left to read
   // soon.
   absl::Status Discard(std::span<const Found> objects);
-  int64_t TtlMs(const ObjectRecord& record) const;  // 0: none
+  void KeepChanged(std::span<const Found> objects);
+  // Until the record expires or the options' ttl is over, whichever comes first; 0: for ever. An expiry that
+  // has passed is not looked at: what to do about it is the engine's.
+  int64_t TtlMs(const ObjectRecord& record) const;
 
   const redis::TierOptions options_;
   FaultPoints* const faults_;
   const redis::Seal seal_;
   mutable redis::Ledger ledger_;
+  std::array<std::mutex, kStripes> stripes_;
   std::atomic<uint64_t> wrong_records_{0}, incomplete_{0};
   std::unique_ptr<redis::Client> client_;
 };

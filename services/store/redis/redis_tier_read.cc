@@ -9,7 +9,6 @@
 namespace quire::store {
 
 using redis::LevelExtent;
-using redis::NowMs;
 using redis::Outcome;
 using redis::Reply;
 using redis::Request;
@@ -43,13 +42,18 @@ void RedisTier::Read(std::span<ReadRequest> requests) {
   FetchRecords(found, statuses).IgnoreError();  // each request has its own
 
   std::vector<std::optional<StoredRecord>> stored(requests.size());
+  std::vector<ObjectName> gone;
   for (size_t i = 0; i < requests.size(); ++i) {
     ReadRequest& request = requests[i];
     request.status = statuses[i];
+    if (request.levels < 1 || request.levels > static_cast<int>(kMaxLevels)) {
+      request.status = absl::InvalidArgumentError(
+          absl::StrCat(request.levels, " levels are asked for; objects have 1 to ", kMaxLevels));
+    }
     if (!request.status.ok()) continue;
     if (found[i].raw.empty()) {
       request.status = absl::NotFoundError("redis has no such object");
-      ledger_.Forget(request.name);
+      gone.push_back(request.name);
       continue;
     }
     absl::StatusOr<StoredRecord> parsed = StoredRecord::Parse(seal_, request.name, AsBytes(found[i].raw));
@@ -61,7 +65,7 @@ void RedisTier::Read(std::span<ReadRequest> requests) {
       continue;
     }
     const ObjectRecord& record = parsed->record;
-    bool fits = request.levels >= 1 && static_cast<uint32_t>(request.levels) <= record.levels &&
+    bool fits = static_cast<uint32_t>(request.levels) <= record.levels &&
                 request.out.size() == record.ends[static_cast<size_t>(request.levels) - 1];
     if (!fits) {
       request.status = absl::NotFoundError(absl::StrCat(
@@ -71,12 +75,14 @@ void RedisTier::Read(std::span<ReadRequest> requests) {
     }
     stored[i] = *std::move(parsed);
   }
-  ReadLevels(requests, found, stored);
+  ReadLevels(requests, found, stored, gone);
+  ForgetIfGone(gone);
 }
 
 // For the requests that have a stored record: their levels, straight into the callers' buffers.
 void RedisTier::ReadLevels(std::span<ReadRequest> requests, std::span<const Found> found,
-                           std::vector<std::optional<StoredRecord>>& stored) {
+                           const std::vector<std::optional<StoredRecord>>& stored,
+                           std::vector<ObjectName>& gone) {
   std::vector<Request> gets;
   std::vector<size_t> owner;  // of each get
   for (size_t i = 0; i < requests.size(); ++i) {
@@ -111,8 +117,25 @@ void RedisTier::ReadLevels(std::span<ReadRequest> requests, std::span<const Foun
   }
   if (incomplete.empty()) return;
   incomplete_ += incomplete.size();
-  for (const Found& object : incomplete) ledger_.Forget(object.place.name);
+  for (const Found& object : incomplete) gone.push_back(object.place.name);
   Discard(incomplete).IgnoreError();  // else the next reader does it
+}
+
+// Of objects that this process wrote and that expired, were evicted or removed by another.
+void RedisTier::ForgetIfGone(std::span<const ObjectName> names) {
+  std::vector<ObjectName> ours;
+  for (const ObjectName& name : names) {
+    if (ledger_.Holds(name)) ours.push_back(name);
+  }
+  if (ours.empty()) return;
+  NameLocks locks(*this, ours);  // else one could be written between the question and the answer
+  std::vector<Found> found;
+  for (const ObjectName& name : ours) found.push_back({PlaceOf(name), ""});
+  std::vector<absl::Status> statuses(found.size());
+  FetchRecords(found, statuses).IgnoreError();
+  for (size_t i = 0; i < found.size(); ++i) {
+    if (statuses[i].ok() && found[i].raw.empty()) ledger_.Forget(ours[i]);
+  }
 }
 
 void RedisTier::VerifyLevels(ReadRequest& request, const StoredRecord& stored) {
@@ -141,7 +164,6 @@ void RedisTier::Find(std::span<FindRequest> requests) {
   }
   Execute(batch);
   std::vector<Found> wrong;
-  int64_t now_ms = NowMs();
   for (size_t i = 0; i < requests.size(); ++i) {
     FindRequest& request = requests[i];
     request.found.clear();
@@ -159,8 +181,7 @@ void RedisTier::Find(std::span<FindRequest> requests) {
           name ? StoredRecord::Parse(seal_, *name, AsBytes(pairs[p + 1].text))
                : absl::DataLossError("a field of a redis block is no part");
       if (stored.ok()) {
-        bool over = stored->record.expires_ms != 0 && stored->record.expires_ms <= now_ms;
-        if (!over) request.found.emplace_back(name->part, std::move(stored->record));
+        request.found.emplace_back(name->part, std::move(stored->record));
       } else if (absl::IsDataLoss(stored.status())) {
         Place place{name.value_or(ObjectName{request.tenant, request.key, {}}), keys[i], pairs[p].text,
                     batch[i].slot};

@@ -110,9 +110,9 @@ TEST(RedisClient, AsksForTheDatabaseAndNamesItself) {
 }
 
 TEST(RedisClient, LogsInByPasswordAndByUser) {
-  TemporaryFolder folder;
-  std::string good = folder.Write("good", "s3cret\n"), bad = folder.Write("bad", "guess\n");
-  std::string reader = folder.Write("reader", "r3ader");
+  TempFolder folder;
+  std::string good = WriteFile(folder, "good", "s3cret\n"), bad = WriteFile(folder, "bad", "guess\n");
+  std::string reader = WriteFile(folder, "reader", "r3ader");
   RedisServer server({.arguments = {"--requirepass", "s3cret"}});
   ClientOptions options = OptionsFor(server.address());
   EXPECT_EQ(Ping(*Connect(options)).code(), StatusCode::kUnauthenticated);
@@ -132,14 +132,14 @@ TEST(RedisClient, LogsInByPasswordAndByUser) {
 }
 
 TEST(RedisClient, TakesANewPasswordFromItsFile) {
-  TemporaryFolder folder;
-  std::string file = folder.Write("password", "old\n");
+  TempFolder folder;
+  std::string file = WriteFile(folder, "password", "old\n");
   RedisServer server({.arguments = {"--requirepass", "new"}});
   ClientOptions options = OptionsFor(server.address());
   options.password_file = file;
   auto client = Connect(options);
   EXPECT_EQ(Ping(*client).code(), StatusCode::kUnauthenticated);
-  folder.Write("password", "new\n");
+  WriteFile(folder, "password", "new\n");
   EXPECT_TRUE(Eventually([&] { return Ping(*client).ok(); }));
 }
 
@@ -150,8 +150,8 @@ class Certificates {
   Certificates() {
     Run("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.pem");
     Run("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=other-ca -keyout other.key -out other.pem");
-    folder_.Write("ip.ext", "subjectAltName=IP:127.0.0.1\n");
-    folder_.Write("name.ext", "subjectAltName=DNS:redis.example\n");
+    WriteFile(folder_, "ip.ext", "subjectAltName=IP:127.0.0.1\n");
+    WriteFile(folder_, "name.ext", "subjectAltName=DNS:redis.example\n");
     Sign("server", "ip.ext");
     Sign("named", "name.ext");
     Sign("client", "name.ext");
@@ -174,7 +174,7 @@ class Certificates {
                      ".csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ", extensions, " -out ",
                      name, ".pem"));
   }
-  TemporaryFolder folder_;
+  TempFolder folder_;
 };
 
 TEST(RedisClient, SpeaksTlsAndChecksWhoAnswers) {

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <functional>
 
@@ -36,18 +35,8 @@ std::string ServerBinary() {
 
 }  // namespace
 
-TemporaryFolder::TemporaryFolder() {
-  std::string pattern = (std::filesystem::temp_directory_path() / "quire-redis-XXXXXX").string();
-  path_ = mkdtemp(pattern.data());
-}
-
-TemporaryFolder::~TemporaryFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
-std::string TemporaryFolder::Write(const std::string& name, const std::string& contents) const {
-  std::string path = path_ + "/" + name;
+std::string WriteFile(const TempFolder& folder, const std::string& name, const std::string& contents) {
+  std::string path = folder.path() + "/" + name;
   std::ofstream(path, std::ios::binary) << contents;
   return path;
 }

@@ -13,20 +13,12 @@
 #include <vector>
 
 #include "services/store/redis/client.h"
+#include "tests/services/store/temp_folder.h"
 
 namespace quire::store::redis {
 
-// A folder that goes away with its contents.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  const std::string& path() const { return path_; }
-  std::string Write(const std::string& name, const std::string& contents) const;  // returns its path
-
- private:
-  std::string path_;
-};
+// Writes a file into a folder; returns its path.
+std::string WriteFile(const TempFolder& folder, const std::string& name, const std::string& contents);
 
 int FreePort();  // of 127.0.0.1; free when asked
 
@@ -57,7 +49,7 @@ class RedisServer {
   void ReadLog(int fd);
 
   const ServerOptions options_;
-  TemporaryFolder folder_;
+  TempFolder folder_;
   int port_ = 0;
   pid_t pid_ = -1;
   std::thread reader_;
