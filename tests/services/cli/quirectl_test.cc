@@ -11,6 +11,7 @@
 #include "services/cli/files.h"
 #include "services/cli/inspect.h"
 #include "services/cli/layout_file.h"
+#include "tests/services/cli/run.h"
 #include "tests/services/store/backends.h"
 #include "tests/services/store/sample_chain.h"
 
@@ -36,13 +37,10 @@ class QuirectlTest : public testing::Test {
   ~QuirectlTest() override { std::filesystem::remove_all(folder_); }
 
   int Run(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), {"quirectl", "--store", served_.address()});
-    std::vector<const char*> argv;
-    for (const std::string& argument : arguments) argv.push_back(argument.c_str());
-    std::ostringstream out, err;
-    int code = Quirectl(static_cast<int>(argv.size()), argv.data(), out, err);
-    out_ = out.str(), err_ = err.str();
-    return code;
+    arguments.insert(arguments.begin(), {"--store", served_.address()});
+    Ran ran = RunQuirectl(std::move(arguments));
+    out_ = ran.out, err_ = ran.err;
+    return ran.code;
   }
   std::string Key(size_t i) { return chain_.identities[i].key.Hex(); }
 
@@ -80,6 +78,22 @@ TEST_F(QuirectlTest, PutsLooksUpGetsAndDeletes) {
 
   ASSERT_EQ(Run({"delete", "--layout", layout_, Key(2), Key(1)}), 0);
   EXPECT_THAT(out_, HasSubstr("deleted 2 of 2"));
+}
+
+TEST_F(QuirectlTest, PinsTouchesAndPrefetches) {
+  ASSERT_EQ(Run({"put", "--layout", layout_, files_[0], files_[1], files_[2]}), 0) << err_;
+  std::string absent(64, '0');
+  ASSERT_EQ(Run({"pin", "--layout", layout_, Key(0), Key(1), absent}), 0) << err_;
+  EXPECT_EQ(out_, "pinned 2 of 3 blocks\n");
+  ASSERT_EQ(Run({"delete", "--layout", layout_, Key(1)}), 0) << err_;
+  EXPECT_EQ(out_, "deleted 0 of 1 blocks\n");
+  ASSERT_EQ(Run({"--json", "unpin", "--layout", layout_, Key(0), Key(1)}), 0) << err_;
+  EXPECT_EQ(json::parse(out_)["unpinned"], 2);
+  ASSERT_EQ(Run({"touch", "--layout", layout_, Key(0), Key(1), Key(2)}), 0) << err_;
+  EXPECT_EQ(out_, "touched 3 of 3 blocks\n");
+  ASSERT_EQ(Run({"prefetch", "--layout", layout_, "--tier", "host", Key(0)}), 0) << err_;
+  EXPECT_EQ(out_, "queued 0 of 1 blocks\n");
+  EXPECT_NE(Run({"prefetch", "--layout", layout_, "--tier", "tape", Key(0)}), 0);
 }
 
 TEST_F(QuirectlTest, TellsStats) {

@@ -1,114 +1,21 @@
-#include "services/cli/commands.h"
-
+// lookup, put, get, delete and inspect.
 #include <algorithm>
 #include <filesystem>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <ostream>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "core/base/status_macros.h"
+#include "services/cli/commands.h"
 #include "services/cli/files.h"
 #include "services/cli/inspect.h"
-#include "services/cli/layout_file.h"
-#include "services/store/client/remote_store.h"
+#include "services/cli/session.h"
 
 namespace quire::cli {
-namespace {
 
 using nlohmann::ordered_json;
 using store::BlockState;
-
-constexpr int kDone = 0, kMissing = 2;
-
-// A store and the namespace of one layout in it.
-struct Session {
-  std::unique_ptr<store::RemoteStore> store;
-  store::Namespace ns;
-};
-
-absl::StatusOr<std::unique_ptr<store::RemoteStore>> Connect(const Arguments& arguments) {
-  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel,
-                         runtime::NewChannel(arguments.store, arguments.channel));
-  store::RemoteStoreOptions options;
-  options.call_timeout = options.stream_timeout = std::chrono::seconds(arguments.timeout_seconds);
-  return std::make_unique<store::RemoteStore>(std::move(channel), options);
-}
-
-absl::StatusOr<Session> Open(const Arguments& arguments) {
-  QUIRE_ASSIGN_OR_RETURN(Layout layout, ReadLayoutFile(arguments.layout));
-  Session session;
-  QUIRE_ASSIGN_OR_RETURN(session.store, Connect(arguments));
-  session.ns.tenant = arguments.tenant;
-  QUIRE_ASSIGN_OR_RETURN(session.ns.fingerprint, session.store->RegisterLayout(layout));
-  return session;
-}
-
-absl::StatusOr<Digest> ParseKey(const std::string& hex) {
-  if (std::optional<Digest> key = Digest::FromHex(hex)) return *key;
-  return absl::InvalidArgumentError(absl::StrCat("key ", hex, " is not 64 hex digits"));
-}
-
-absl::StatusOr<std::vector<Digest>> ParseKeys(const Arguments& arguments) {
-  std::vector<Digest> keys;
-  for (const std::string& hex : arguments.keys) {
-    QUIRE_ASSIGN_OR_RETURN(Digest key, ParseKey(hex));
-    keys.push_back(key);
-  }
-  return keys;
-}
-
-const char* TierName(store::Tier tier) {
-  constexpr const char* kNames[] = {"none", "gpu", "host", "disk", "redis"};
-  return kNames[static_cast<int>(tier)];
-}
-
-void PrintJson(const ordered_json& value, std::ostream& out) { out << value.dump(2) << "\n"; }
-
-}  // namespace
-
-absl::StatusOr<int> Stats(const Arguments& arguments, std::ostream& out) {
-  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<store::RemoteStore> store, Connect(arguments));
-  QUIRE_ASSIGN_OR_RETURN(store::StoreStats stats, store->Stats());
-  ordered_json tiers = ordered_json::array();
-  uint64_t used = 0;
-  for (const store::TierStats& t : stats.tiers) {
-    used += t.used_bytes;
-    tiers.push_back({{"tier", TierName(t.tier)},
-                     {"capacity_bytes", t.capacity_bytes},
-                     {"used_bytes", t.used_bytes},
-                     {"blocks", t.blocks},
-                     {"raw_bytes", t.raw_bytes}});
-  }
-  ordered_json all = {
-      {"tiers", tiers},
-      {"lookups", stats.lookups},
-      {"hit_tokens", stats.hit_tokens},
-      {"miss_tokens", stats.miss_tokens},
-      {"blocks_stored", stats.blocks_stored},
-      {"blocks_evicted", stats.blocks_evicted},
-      {"blocks_deleted", stats.blocks_deleted},
-      {"checksum_failures", stats.checksum_failures},
-      {"raw_bytes_stored", stats.raw_bytes_stored},
-      {"compression_ratio",
-       used > 0 ? static_cast<double>(stats.raw_bytes_stored) / static_cast<double>(used) : 0},
-      {"put_sessions", stats.put_sessions},
-      {"layouts", stats.layouts}};
-  if (arguments.json) {
-    PrintJson(all, out);
-    return kDone;
-  }
-  for (const ordered_json& tier : tiers) {
-    out << absl::StrFormat("%-18s %d of %d bytes, %d blocks of %d bytes raw\n",
-                           tier["tier"].get<std::string>(), tier["used_bytes"].get<uint64_t>(),
-                           tier["capacity_bytes"].get<uint64_t>(), tier["blocks"].get<uint64_t>(),
-                           tier["raw_bytes"].get<uint64_t>());
-  }
-  all.erase("tiers");
-  for (const auto& [name, value] : all.items()) out << absl::StrFormat("%-18s %s\n", name, value.dump());
-  return kDone;
-}
 
 absl::StatusOr<int> Lookup(const Arguments& arguments, std::ostream& out) {
   QUIRE_ASSIGN_OR_RETURN(std::vector<Digest> keys, ParseKeys(arguments));
