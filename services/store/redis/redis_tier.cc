@@ -45,9 +45,11 @@ elseif before == -2 or (before >= 0 and before < ttl) then
 end
 return old
 )lua";
-// Sets a field if it still holds what the caller saw; 1 if so.
+// Sets a field if it still holds what the caller saw; 1 if so. A full server stops a script before its first
+// write only, and HDEL, even of nothing, is none that it refuses: so a full server lets objects shrink.
 constexpr std::string_view kReplaceRecord = R"lua(
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HDEL', KEYS[1], '')
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 )lua";
@@ -206,17 +208,16 @@ absl::Status RedisTier::Write(const ObjectName& name, const ObjectRecord& record
   }
   int64_t ttl_ms = TtlMs(record);
   std::string raw = stored.Serialize(seal_, name);
-  absl::Status status = WriteLevels(place, stored, object);
-  absl::StatusOr<std::string> replaced = std::string();
-  if (status.ok()) {
-    replaced = CommitRecord(place, raw, ttl_ms);
-    status = replaced.status();
-  }
-  if (status.ok()) status = KeepLevels(place, stored, ttl_ms, *replaced);
+  Found before{place, ""}, after{place, raw};
+  absl::Status status = StageLevels(before, stored, object);
+  if (status.ok()) status = CommitRecord(before, raw, ttl_ms);
+  if (status.ok()) status = KeepLevels(place, stored, ttl_ms, before.raw);
   if (!status.ok()) {
     // Levels that were written expire by themselves; here they go sooner, and so does a record that was set.
-    Found found{place, raw};
-    if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status)) Discard({&found, 1}).IgnoreError();
+    if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status)) {
+      Discard({&after, 1}).IgnoreError();
+      if (!before.raw.empty()) KeepChanged({&before, 1});
+    }
     ledger_.Return(charge);
     return status;
   }
@@ -224,30 +225,43 @@ absl::Status RedisTier::Write(const ObjectName& name, const ObjectRecord& record
   return absl::OkStatus();
 }
 
-absl::Status RedisTier::WriteLevels(const Place& place, const StoredRecord& stored, Bytes object) {
+// Writes the levels under names that no record knows yet, and asks for the record that is to be replaced.
+absl::Status RedisTier::StageLevels(Found& before, const StoredRecord& stored, Bytes object) {
+  const Place& place = before.place;
   std::string staging_ms = absl::StrCat(std::chrono::milliseconds(options_.staging).count());
-  std::vector<Request> requests(stored.record.levels);
-  for (uint32_t i = 0; i < requests.size(); ++i) {
-    uint32_t level = stored.record.levels - 1 - i;  // the header, in level 0, last
+  std::vector<Request> requests = {Single(place, {"HGET", place.hash_key, place.field})};
+  for (uint32_t level = stored.record.levels; level-- > 0;) {  // the header, in level 0, last
     Extent extent = LevelExtent(stored.record, level);
-    requests[i].command = redis::Command({"SET", LevelKey(place, stored.generation, level), "PX", staging_ms},
-                                         2, object.subspan(extent.offset, extent.length));
-    requests[i].slot = place.slot;
+    Request& set = requests.emplace_back();
+    set.command = redis::Command({"SET", LevelKey(place, stored.generation, level), "PX", staging_ms}, 2,
+                                 object.subspan(extent.offset, extent.length));
+    set.slot = place.slot;
   }
   Execute(requests);
-  return FirstFailure(requests);
+  QUIRE_RETURN_IF_ERROR(FirstFailure(requests));
+  if (requests[0].reply.is(Reply::Type::kString)) before.raw = std::move(requests[0].reply.text);
+  return absl::OkStatus();
 }
 
-// Returns the record that stood there before, or "".
-absl::StatusOr<std::string> RedisTier::CommitRecord(const Place& place, const std::string& raw,
-                                                    int64_t ttl_ms) {
-  Request request =
-      Single(place, {"EVAL", kSetRecord, "1", place.hash_key, place.field, raw, absl::StrCat(ttl_ms)});
-  Execute({&request, 1});
-  QUIRE_RETURN_IF_ERROR(Outcome(request));
-  if (request.reply.is(Reply::Type::kNil)) return std::string();
-  if (!request.reply.is(Reply::Type::kString)) return redis::Unexpected("a record", request.reply);
-  return std::move(request.reply.text);
+// Sets the record in place of `before`, whose levels get a time to live first. `before` becomes what was
+// really replaced.
+absl::Status RedisTier::CommitRecord(Found& before, const std::string& raw, int64_t ttl_ms) {
+  const Place& place = before.place;
+  std::vector<Request> requests;
+  std::string staging_ms = absl::StrCat(std::chrono::milliseconds(options_.staging).count());
+  if (std::optional<uint64_t> old = StoredRecord::GenerationOf(AsBytes(before.raw))) {
+    for (uint32_t level = 0; level < kMaxLevels; ++level)
+      requests.push_back(Single(place, {"PEXPIRE", LevelKey(place, *old, level), staging_ms}));
+  }
+  requests.push_back(
+      Single(place, {"EVAL", kSetRecord, "1", place.hash_key, place.field, raw, absl::StrCat(ttl_ms)}));
+  Execute(requests);
+  QUIRE_RETURN_IF_ERROR(FirstFailure(requests));
+  Reply& reply = requests.back().reply;
+  if (!reply.is(Reply::Type::kString) && !reply.is(Reply::Type::kNil))
+    return redis::Unexpected("a record", reply);
+  before.raw = std::move(reply.text);
+  return absl::OkStatus();
 }
 
 // Gives the levels the life that the record has, and takes those of the object it replaced away.
@@ -362,7 +376,8 @@ absl::Status RedisTier::Discard(std::span<const Found> objects) {
   return absl::OkStatus();
 }
 
-// Gives levels their life back that lost it for a record which another store changed in that moment.
+// Gives the levels of objects that are still there their life back; it was taken for something that then did
+// not happen.
 void RedisTier::KeepChanged(std::span<const Found> objects) {
   std::vector<Found> now(objects.begin(), objects.end());
   std::vector<absl::Status> statuses(now.size());

@@ -103,8 +103,8 @@ class RedisTier : public ObjectTier {
   redis::Request Single(const Place& place, const std::vector<std::string_view>& arguments) const;
 
   void Execute(std::span<redis::Request> requests);
-  absl::Status WriteLevels(const Place& place, const redis::StoredRecord& stored, Bytes object);
-  absl::StatusOr<std::string> CommitRecord(const Place& place, const std::string& raw, int64_t ttl_ms);
+  absl::Status StageLevels(Found& before, const redis::StoredRecord& stored, Bytes object);
+  absl::Status CommitRecord(Found& before, const std::string& raw, int64_t ttl_ms);
   absl::Status KeepLevels(const Place& place, const redis::StoredRecord& stored, int64_t ttl_ms,
                           const std::string& replaced);
   absl::Status FetchRecords(std::span<Found> places, std::span<absl::Status> statuses);

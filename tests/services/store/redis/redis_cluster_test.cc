@@ -42,24 +42,6 @@ class RedisClusterTest : public testing::Test {
   Reply AskFor(const std::string& key, const std::vector<std::string_view>& command) {
     return Ask(*client_, command, KeySlot(key));
   }
-  // The first step of a slot's move: keys may be on either node.
-  static void BeginMove(uint16_t slot, size_t from, size_t to) {
-    std::string s = absl::StrCat(slot);
-    EXPECT_EQ(Ask(cluster_->admin(to), {"CLUSTER", "SETSLOT", s, "IMPORTING", cluster_->id(from)}).text,
-              "OK");
-    EXPECT_EQ(Ask(cluster_->admin(from), {"CLUSTER", "SETSLOT", s, "MIGRATING", cluster_->id(to)}).text,
-              "OK");
-  }
-  static void MoveKey(const std::string& key, size_t from, size_t to) {
-    std::string port = absl::StrCat(cluster_->node(to).port());
-    EXPECT_EQ(Ask(cluster_->admin(from), {"MIGRATE", "127.0.0.1", port, key, "0", "5000"}).text, "OK");
-  }
-  static void EndMove(uint16_t slot, size_t from, size_t to) {
-    std::string s = absl::StrCat(slot), id = cluster_->id(to);
-    EXPECT_EQ(Ask(cluster_->admin(to), {"CLUSTER", "SETSLOT", s, "NODE", id}).text, "OK");
-    EXPECT_EQ(Ask(cluster_->admin(from), {"CLUSTER", "SETSLOT", s, "NODE", id}).text, "OK");
-  }
-
   static RedisCluster* cluster_;
   std::unique_ptr<Client> client_;
 };
@@ -86,8 +68,8 @@ TEST_F(RedisClusterTest, FollowsASlotWhileItMovesAndAfterwards) {
   size_t from = cluster_->OwnerOf(slot), to = (from + 1) % 3;
   for (const std::string& key : {here, there}) EXPECT_EQ(AskFor(key, {"SET", key, "v-" + key}).text, "OK");
 
-  BeginMove(slot, from, to);
-  MoveKey(there, from, to);
+  cluster_->BeginMove(slot, from, to);
+  cluster_->MoveKey(there, from, to);
   EXPECT_EQ(AskFor(here, {"GET", here}).text, "v-" + here);
   EXPECT_EQ(client_->counters().asked, 0u);
   EXPECT_EQ(AskFor(there, {"GET", there}).text, "v-" + there);
@@ -111,16 +93,16 @@ TEST_F(RedisClusterTest, FollowsASlotWhileItMovesAndAfterwards) {
   }
   EXPECT_EQ(client_->counters().moved, 0u);
 
-  MoveKey(here, from, to);
-  EndMove(slot, from, to);
+  cluster_->MoveKey(here, from, to);
+  cluster_->EndMove(slot, from, to);
   for (const std::string& key : {here, there}) EXPECT_EQ(AskFor(key, {"GET", key}).text, "v-" + key);
   EXPECT_EQ(client_->counters().moved, 1u) << "the second command knows already";
   EXPECT_EQ(NewClient(cluster_->addresses())->counters().moved, 0u);
 
   // Back, as the other tests find it.
-  BeginMove(slot, to, from);
-  for (const std::string& key : keys) MoveKey(key, to, from);
-  EndMove(slot, to, from);
+  cluster_->BeginMove(slot, to, from);
+  for (const std::string& key : keys) cluster_->MoveKey(key, to, from);
+  cluster_->EndMove(slot, to, from);
   EXPECT_EQ(AskFor(here, {"GET", here}).text, "v-" + here);
 }
 
@@ -129,8 +111,8 @@ TEST_F(RedisClusterTest, TriesAgainWhatNeedsKeysOfBothNodes) {
   uint16_t slot = KeySlot(a);
   size_t from = cluster_->OwnerOf(slot), to = (from + 1) % 3;
   EXPECT_EQ(AskFor(a, {"MSET", a, "1", b, "2"}).text, "OK");
-  BeginMove(slot, from, to);
-  MoveKey(b, from, to);
+  cluster_->BeginMove(slot, from, to);
+  cluster_->MoveKey(b, from, to);
 
   // Without an end to the move it ends with its deadline.
   Request impossible = Of(a, {"MGET", a, b});
@@ -142,14 +124,14 @@ TEST_F(RedisClusterTest, TriesAgainWhatNeedsKeysOfBothNodes) {
   uint64_t before = client_->counters().tried_again;
   std::thread asker([&] { client_->Execute({&both, 1}, Clock::now() + milliseconds(20'000)); });
   EXPECT_TRUE(Eventually([&] { return client_->counters().tried_again > before; }));
-  MoveKey(a, from, to);
-  EndMove(slot, from, to);
+  cluster_->MoveKey(a, from, to);
+  cluster_->EndMove(slot, from, to);
   asker.join();
   ASSERT_EQ(both.reply.elements.size(), 2u) << both.status << both.reply.text;
   EXPECT_EQ(both.reply.elements[1].text, "2");
-  BeginMove(slot, to, from);
-  for (const std::string& key : {a, b}) MoveKey(key, to, from);
-  EndMove(slot, to, from);
+  cluster_->BeginMove(slot, to, from);
+  for (const std::string& key : {a, b}) cluster_->MoveKey(key, to, from);
+  cluster_->EndMove(slot, to, from);
 }
 
 TEST_F(RedisClusterTest, LosesOnlyWhatADeadNodeHeldAndFindsItAgain) {

@@ -227,6 +227,23 @@ size_t RedisCluster::OwnerOf(uint16_t slot) {
   return kNodes - 1;
 }
 
+void RedisCluster::BeginMove(uint16_t slot, size_t from, size_t to) {
+  std::string s = absl::StrCat(slot);
+  EXPECT_EQ(Ask(*admins_[to], {"CLUSTER", "SETSLOT", s, "IMPORTING", id(from)}).text, "OK");
+  EXPECT_EQ(Ask(*admins_[from], {"CLUSTER", "SETSLOT", s, "MIGRATING", id(to)}).text, "OK");
+}
+
+void RedisCluster::MoveKey(const std::string& key, size_t from, size_t to) {
+  std::string port = absl::StrCat(nodes_[to]->port());
+  EXPECT_EQ(Ask(*admins_[from], {"MIGRATE", "127.0.0.1", port, key, "0", "5000"}).text, "OK");
+}
+
+void RedisCluster::EndMove(uint16_t slot, size_t from, size_t to) {
+  std::string s = absl::StrCat(slot), owner = id(to);
+  EXPECT_EQ(Ask(*admins_[to], {"CLUSTER", "SETSLOT", s, "NODE", owner}).text, "OK");
+  EXPECT_EQ(Ask(*admins_[from], {"CLUSTER", "SETSLOT", s, "NODE", owner}).text, "OK");
+}
+
 std::vector<std::string> RedisCluster::addresses() const {
   std::vector<std::string> addresses;
   for (const auto& node : nodes_) addresses.push_back(node->address());

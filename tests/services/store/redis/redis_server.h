@@ -77,6 +77,11 @@ class RedisCluster {
   std::vector<std::string> addresses() const;
   bool Healthy();
 
+  // A slot's move: between the first step and the last, keys may be on either node.
+  void BeginMove(uint16_t slot, size_t from, size_t to);
+  void MoveKey(const std::string& key, size_t from, size_t to);
+  void EndMove(uint16_t slot, size_t from, size_t to);
+
  private:
   std::vector<std::unique_ptr<RedisServer>> nodes_;
   std::vector<std::unique_ptr<Client>> admins_;
