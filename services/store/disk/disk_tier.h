@@ -1,9 +1,11 @@
 // The tier on a disk of its own: RocksDB, whose blob files hold the levels.
 //
-//   column family   key                      value
-//   entries         name (80 bytes)          the object's record; no blobs, so a restart reads small values
-//   only levels          name, level (81 bytes)   bytes of one level, in a blob file; level 0's begin with
-//   the header default         "quire.disk.format"      version of this arrangement
+//   family    key                     value
+//   entries   name (80 bytes)         its record; no blobs: a restart reads small values only
+//   levels    name, level (81 bytes)  the level's bytes, level 0's beginning with the header, and a
+//                                     checksum of key and bytes (XXH3-64 chained over pieces of 32 KiB);
+//                                     in a blob file
+//   default   "quire.disk.format"     version of this arrangement
 //
 // A commit is one write batch of its levels and its record, so a half-written object is never seen, whatever
 // dies when. Dropping levels deletes their values and rewrites the record in one batch. Codes do not
@@ -12,9 +14,9 @@
 //
 // Space. `capacity_bytes` bounds what live objects charge. What was removed stays in blob files until they
 // are rewritten, oldest first, once that garbage exceeds `max_garbage` of the live bytes. Writes wait at
-// twice that (RESOURCE_EXHAUSTED after ten seconds). So the folder takes at most (1 +
-// 2·max_garbage)·capacity, and beside it four write buffers (files not yet counted, the log) and one round of
-// rewriting, a sixteenth of the folder or 1 GiB.
+// twice that (RESOURCE_EXHAUSTED after ten seconds). So the folder takes at most capacity · (1 + 2 ·
+// max_garbage), and beside it four write buffers (files not yet counted, the log) and one round of rewriting,
+// a sixteenth of the folder or 1 GiB.
 //
 // Memory. Write buffers (3 of write_buffer_bytes and 2 of 8 MiB), the block cache, at most max_open_files
 // readers (some 10 KiB each), and of each reading thread two copies of the largest object. Opening a tier
@@ -126,6 +128,11 @@ class DiskTier : public ObjectTier {
   // Keys of the entries whose records did not parse.
   absl::Status RemoveDamaged(const std::vector<std::string>& keys) ABSL_SHARED_LOCKS_REQUIRED(db_mu_);
   void ReadOne(ReadRequest& request, const rocksdb::Snapshot* snapshot) ABSL_SHARED_LOCKS_REQUIRED(db_mu_);
+  // Bytes put into request.out.
+  absl::StatusOr<size_t> ReadAtOnce(const ReadRequest& request, const rocksdb::Snapshot* snapshot)
+      ABSL_SHARED_LOCKS_REQUIRED(db_mu_);
+  absl::StatusOr<size_t> ReadByLevel(const ReadRequest& request, const rocksdb::Snapshot* snapshot)
+      ABSL_SHARED_LOCKS_REQUIRED(db_mu_);
   void FindOne(FindRequest& request) ABSL_SHARED_LOCKS_REQUIRED(db_mu_);
   absl::Status VisitRecords(absl::FunctionRef<void(const ObjectName& name, const ObjectRecord& record)> visit,
                             absl::FunctionRef<void(std::string key)> damaged)
