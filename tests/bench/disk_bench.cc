@@ -1,12 +1,14 @@
 #include "tests/bench/disk_bench.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -81,6 +83,16 @@ double SecondsOf(const std::function<void()>& work) {
   auto start = std::chrono::steady_clock::now();
   work();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Of this process's processors, all threads together.
+double ProcessorSeconds() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
 std::vector<fs::path> BlobFiles(const std::string& folder) {
@@ -163,7 +175,7 @@ absl::Status MeasureReads(Report& report, const DiskTierOptions& options, Cache 
   std::vector<fs::path> files = BlobFiles(options.folder);
   std::vector<std::vector<uint8_t>> out(kBatch, std::vector<uint8_t>(kObjectBytes));
   absl::Status failure;
-  std::vector<double> get, plain_one, plain_many;
+  std::vector<double> get, get_cpu, plain_one, plain_many, plain_cpu;
   uint64_t plain_bytes = 0;
   auto prepare = [&] {
     if (cache != Cache::kHot) DropPages(options.folder);
@@ -174,9 +186,13 @@ absl::Status MeasureReads(Report& report, const DiskTierOptions& options, Cache 
     prepare();
     plain_one.push_back(SecondsOf([&] { plain_bytes = ReadPlainly(files, reading.direct_io, 1); }));
     prepare();
+    double before = ProcessorSeconds();
     get.push_back(SecondsOf([&] { failure.Update(ReadObjects(*tier, out)); }));
+    get_cpu.push_back(ProcessorSeconds() - before);
     prepare();
+    before = ProcessorSeconds();
     plain_many.push_back(SecondsOf([&] { plain_bytes = ReadPlainly(files, reading.direct_io, kThreads); }));
+    plain_cpu.push_back(ProcessorSeconds() - before);
   }
   QUIRE_RETURN_IF_ERROR(failure);
   const char* name = cache == Cache::kDirect    ? "disk-get/direct-io"
@@ -187,7 +203,9 @@ absl::Status MeasureReads(Report& report, const DiskTierOptions& options, Cache 
   double many = 1e-9 * static_cast<double>(plain_bytes) / Median(plain_many);
   std::string context =
       absl::StrCat(kObjects, " objects of ", kObjectBytes, " bytes in random order, batches of ", kBatch,
-                   ", checksums verified; both by ", kThreads, " threads");
+                   ", checksums verified; both by ", kThreads,
+                   " threads; processor seconds a GB: ", Median(get_cpu) / (1e-9 * kObjects * kObjectBytes),
+                   " and ", Median(plain_cpu) / (1e-9 * static_cast<double>(plain_bytes)));
   report.Add({name, rate, "GB/s", "plain 4 MiB reads", many, 0.7, context});
   report.Add({absl::StrCat(name, "/against-one-thread"), rate, "GB/s", "plain 4 MiB reads by one thread", one,
               std::nullopt, context});

@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "tests/bench/codec_bench.h"
+#include "tests/bench/disk_bench.h"
 #include "tests/bench/report.h"
 #include "tests/bench/store_bench.h"
 #include "tests/bench/vectors_bench.h"
@@ -12,7 +13,8 @@ int main(int argc, char** argv) {
   bool json = false;
   auto* codec =
       app.add_subcommand("codec", "Encode and decode of blocks against memcpy, on one core and on all");
-  auto* store = app.add_subcommand("store", "Put, Get and Lookup, in process and over gRPC, against memcpy");
+  auto* store = app.add_subcommand(
+      "store", "Put, Get and Lookup, in process and over gRPC, against memcpy; the disk tier");
   auto* vectors = app.add_subcommand("vectors", "Speed and error of codecs on vectors from a file");
   quire::bench::VectorsBench vectors_bench;
   vectors->add_option("--file", vectors_bench.file, "bf16 values [block][K, V][64 tokens][8 heads][dim]")
@@ -30,6 +32,7 @@ int main(int argc, char** argv) {
   absl::Status status = *codec   ? quire::bench::RunCodecBench(report)
                         : *store ? quire::bench::RunStoreBench(report)
                                  : quire::bench::RunVectorsBench(vectors_bench, report);
+  if (*store && status.ok()) status = quire::bench::RunDiskBench(report);
   if (!status.ok()) {
     std::fprintf(stderr, "quire-bench: %s\n", std::string(status.message()).c_str());
     return 1;
