@@ -17,6 +17,8 @@ void AddCommonOptions(CLI::App& app, Arguments& a) {
   app.add_option("--ca", a.channel.ca, "PEM file of the CA that signed the store's certificate: TLS");
   app.add_option("--cert", a.channel.certificate, "PEM client certificate");
   app.add_option("--key-file", a.channel.key, "PEM key of --cert");
+  app.add_option("--token-file", a.channel.token_file,
+                 "File with the bearer token to show; sent over TLS or to this machine only");
   app.add_option("--tenant", a.tenant, "Tenant; empty: one's own");
   app.add_option("--timeout", a.timeout_seconds, "Seconds for the whole command")
       ->capture_default_str()

@@ -31,7 +31,10 @@ absl::StatusOr<std::unique_ptr<AllInOne>> AllInOne::Start(AllInOneOptions option
 absl::Status AllInOne::StartServers() {
   options_.store.registry = registry_;
   QUIRE_ASSIGN_OR_RETURN(store_, store::LocalStore::Create(options_.store));
-  store_services_ = std::make_unique<store::StoreServices>(store_, *registry_);
+  store::StoreServicesOptions services_options;
+  QUIRE_ASSIGN_OR_RETURN(services_options.authenticator,
+                         runtime::OpenAuthenticator(options_.access, options_.grpc.listen));
+  store_services_ = std::make_unique<store::StoreServices>(store_, *registry_, services_options);
   inference_ = std::make_unique<worker::InferenceService>(registry_);
   std::vector<grpc::Service*> services = store_services_->services();
   services.push_back(inference_.get());

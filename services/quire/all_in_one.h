@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "gateway/server/gateway.h"
+#include "services/runtime/authenticator.h"
 #include "services/runtime/server.h"
 #include "services/store/engine/local_store.h"
 #include "services/store/server/store_services.h"
@@ -22,6 +23,7 @@ namespace quire {
 struct AllInOneOptions {
   gateway::GatewayOptions gateway;  // `channels`, `workers` and `registry` are filled in here
   runtime::ServerOptions grpc;
+  runtime::AccessOptions access;   // to the store over gRPC
   store::LocalStoreOptions store;  // `registry` is filled in here
   worker::EngineOptions engine;
   worker::SchedulerOptions scheduler;

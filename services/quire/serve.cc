@@ -81,6 +81,7 @@ void AddServerFlags(CLI::App& app, Flags& flags) {
                  "Seconds that running requests get to finish after SIGTERM")
       ->check(CLI::Range(0, 86400))
       ->capture_default_str();
+  runtime::AddAccessFlags(app, flags.options.access);
   runtime::AddCommonFlags(app, flags.common);
 }
 

@@ -56,6 +56,14 @@ void AddCommonFlags(CLI::App& app, CommonFlags& flags) {
       ->check(CLI::Range(1, 65536));
 }
 
+void AddAccessFlags(CLI::App& app, AccessOptions& access) {
+  app.add_option("--identities", access.identities,
+                 "File of who may call, by token hash or certificate name; re-read when it changes. Without: "
+                 "anyone may name any tenant");
+  app.add_flag("--insecure", access.insecure,
+               "Listen where other machines can connect although there are no identities");
+}
+
 void BindEnvironment(CLI::App& app) {
   if (app.get_config_ptr() == nullptr) {
     app.set_config("--config", "", "TOML file with any of these flags");

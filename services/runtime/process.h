@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "services/runtime/authenticator.h"
 #include "services/runtime/server.h"
 
 namespace quire::runtime {
@@ -20,6 +21,8 @@ struct CommonFlags {
 // --config; every flag --a-b of `app` can also be given as QUIRE_A_B or in the TOML file of --config. Call
 // after the app's own flags were added.
 void AddCommonFlags(CLI::App& app, CommonFlags& flags);
+// Adds --identities and --insecure, for servers that know tenants.
+void AddAccessFlags(CLI::App& app, AccessOptions& access);
 void BindEnvironment(CLI::App& app);
 
 // Parses; on --help or a mistake prints and returns the exit code, else −1.

@@ -12,6 +12,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
+#include "services/runtime/address.h"
+#include "services/runtime/bearer_token.h"
 
 namespace quire::runtime {
 namespace {
@@ -111,17 +113,11 @@ std::shared_ptr<grpc::Channel> Server::InProcessChannel() {
   return server_->InProcessChannel(arguments);
 }
 
-absl::StatusOr<std::shared_ptr<grpc::Channel>> NewChannel(const std::string& address,
-                                                          const ChannelOptions& options) {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(4 << 20);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2'000);
-  // Channels to equal addresses would otherwise share one connection, and with it one flow-control window.
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  if (options.ca.empty() && options.certificate.empty() && options.key.empty()) {
-    return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
-  }
+namespace {
+
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> ChannelCredentials(const ChannelOptions& options) {
+  if (options.ca.empty() && options.certificate.empty() && options.key.empty())
+    return grpc::InsecureChannelCredentials();
   for (const std::string* path : {&options.ca, &options.certificate, &options.key}) {
     if (!path->empty()) QUIRE_RETURN_IF_ERROR(CheckReadable("TLS", *path));
   }
@@ -133,7 +129,35 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> NewChannel(const std::string& add
       options.key, options.certificate, options.ca, kCertificateRefreshSeconds));
   if (!options.ca.empty()) tls.watch_root_certs();
   if (!options.certificate.empty()) tls.watch_identity_key_cert_pairs();
-  return grpc::CreateCustomChannel(address, grpc::experimental::TlsCredentials(tls), arguments);
+  return grpc::experimental::TlsCredentials(tls);
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> NewChannel(const std::string& address,
+                                                          const ChannelOptions& options) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(4 << 20);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2'000);
+  // Channels to equal addresses would otherwise share one connection, and with it one flow-control window.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<grpc::ChannelCredentials> credentials, ChannelCredentials(options));
+  if (options.token_file.empty()) return grpc::CreateCustomChannel(address, credentials, arguments);
+
+  const bool tls = !options.ca.empty() || !options.certificate.empty();
+  if (!tls) {
+    if (!IsLocalAddress(address)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a token is sent over TLS, or to this machine only: ", address, " is neither"));
+    }
+    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // that would not be this machine
+  }
+  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<BearerToken> token, BearerToken::FromFile(options.token_file));
+  std::vector<std::unique_ptr<grpc::experimental::ClientInterceptorFactoryInterface>> interceptors;
+  interceptors.push_back(NewBearerInterceptor(std::move(token)));
+  return grpc::experimental::CreateCustomChannelWithInterceptors(address, credentials, arguments,
+                                                                 std::move(interceptors));
 }
 
 }  // namespace quire::runtime

@@ -48,9 +48,11 @@ class Server {
 };
 
 // A client channel with our limits and keepalive. `ca`: PEM file for TLS, with optional client certificate;
-// all empty: plaintext.
+// all three empty: plaintext. `token_file`: holds a bearer token to send with every call; INVALID_ARGUMENT
+// where it would leave this machine in the clear.
 struct ChannelOptions {
   std::string ca, certificate, key;
+  std::string token_file;
 };
 absl::StatusOr<std::shared_ptr<grpc::Channel>> NewChannel(const std::string& address,
                                                           const ChannelOptions& options = {});

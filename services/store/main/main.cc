@@ -22,6 +22,7 @@ using quire::store::StoreServicesOptions;
 
 struct Flags {
   quire::runtime::CommonFlags common;
+  quire::runtime::AccessOptions access;
   LocalStoreOptions store;
   uint64_t idle_seconds = 30;
   uint64_t drain_seconds = 10;
@@ -52,6 +53,7 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->check(CLI::Range(0, 86400))
       ->capture_default_str();
   app.add_flag("--enable-faults", flags.store.enable_faults, "Let StoreAdmin.InjectFault work; for tests");
+  quire::runtime::AddAccessFlags(app, flags.access);
   quire::runtime::AddCommonFlags(app, flags.common);
 }
 
@@ -65,7 +67,10 @@ int Run(Flags& flags) {
   flags.store.registry = registry;
   absl::StatusOr<std::shared_ptr<LocalStore>> store = LocalStore::Create(flags.store);
   if (!store.ok()) return Fail(store.status());
+  auto authenticator = quire::runtime::OpenAuthenticator(flags.access, flags.common.server.listen);
+  if (!authenticator.ok()) return Fail(authenticator.status());
   StoreServicesOptions options;
+  options.authenticator = *std::move(authenticator);
   options.stream_idle_limit = std::chrono::seconds(flags.idle_seconds);
   StoreServices services(*store, *registry, options);
 

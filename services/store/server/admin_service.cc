@@ -12,8 +12,10 @@ absl::Status NotInThisVersion(const char* call) {
 
 }  // namespace
 
-grpc::Status AdminService::Stats(grpc::ServerContext*, const v1::StatsRequest*, v1::StatsResponse* response) {
+grpc::Status AdminService::Stats(grpc::ServerContext* context, const v1::StatsRequest*,
+                                 v1::StatsResponse* response) {
   RpcMetrics::Call call = metrics_.Start("Stats");
+  if (absl::Status status = access_.CheckAdmin(*context); !status.ok()) return call.Done(status);
   absl::StatusOr<StoreStats> stats = store_.Stats();
   if (!stats.ok()) return call.Done(stats.status());
   ToProto(*stats, response);
@@ -24,9 +26,11 @@ grpc::Status AdminService::Stats(grpc::ServerContext*, const v1::StatsRequest*, 
   return call.Done(absl::OkStatus());
 }
 
-grpc::Status AdminService::InjectFault(grpc::ServerContext*, const v1::InjectFaultRequest* request,
+grpc::Status AdminService::InjectFault(grpc::ServerContext* context, const v1::InjectFaultRequest* request,
                                        v1::InjectFaultResponse*) {
-  return metrics_.Start("InjectFault").Done(store_.InjectFault(request->point(), request->count()));
+  RpcMetrics::Call call = metrics_.Start("InjectFault");
+  if (absl::Status status = access_.CheckAdmin(*context); !status.ok()) return call.Done(status);
+  return call.Done(store_.InjectFault(request->point(), request->count()));
 }
 
 grpc::Status AdminService::GetQuota(grpc::ServerContext*, const v1::GetQuotaRequest*, v1::Quota*) {

@@ -5,6 +5,7 @@
 
 #include "quire/v1/store_admin.grpc.pb.h"
 #include "services/store/engine/local_store.h"
+#include "services/store/server/access.h"
 #include "services/store/server/rpc_metrics.h"
 
 namespace quire::store {
@@ -12,7 +13,8 @@ namespace quire::store {
 // References are borrowed. Thread-safe.
 class AdminService final : public v1::StoreAdmin::Service {
  public:
-  AdminService(LocalStore& store, const RpcMetrics& metrics) : store_(store), metrics_(metrics) {}
+  AdminService(LocalStore& store, const Access& access, const RpcMetrics& metrics)
+      : store_(store), access_(access), metrics_(metrics) {}
 
   grpc::Status Stats(grpc::ServerContext*, const v1::StatsRequest*, v1::StatsResponse*) override;
   grpc::Status InjectFault(grpc::ServerContext*, const v1::InjectFaultRequest*,
@@ -29,6 +31,7 @@ class AdminService final : public v1::StoreAdmin::Service {
 
  private:
   LocalStore& store_;
+  const Access& access_;
   const RpcMetrics& metrics_;
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };

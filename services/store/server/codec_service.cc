@@ -107,6 +107,7 @@ absl::Status CheckBlockBytes(uint64_t bytes, uint64_t limit) {
 
 grpc::Status CodecService::Encode(grpc::ServerContext* context, EncodeStream* messages) {
   RpcMetrics::Call call = metrics_.Start("Encode");
+  if (absl::Status status = access_.CheckKnown(*context); !status.ok()) return call.Done(status);
   StreamWatch::Stream stream(watch_, *context);
   return call.Done(DoEncode(stream, *messages));
 }
@@ -150,6 +151,7 @@ absl::Status CodecService::DoEncode(StreamWatch::Stream& stream, EncodeStream& m
 
 grpc::Status CodecService::Decode(grpc::ServerContext* context, DecodeStream* messages) {
   RpcMetrics::Call call = metrics_.Start("Decode");
+  if (absl::Status status = access_.CheckKnown(*context); !status.ok()) return call.Done(status);
   StreamWatch::Stream stream(watch_, *context);
   return call.Done(DoDecode(stream, *messages));
 }
@@ -234,9 +236,10 @@ KvBytes LevelBytes(const Layout& layout, const Part& part, const std::vector<Lay
 
 }  // namespace
 
-grpc::Status CodecService::Describe(grpc::ServerContext*, const v1::DescribeRequest* request,
+grpc::Status CodecService::Describe(grpc::ServerContext* context, const v1::DescribeRequest* request,
                                     v1::DescribeResponse* response) {
   auto describe = [&]() -> absl::Status {
+    QUIRE_RETURN_IF_ERROR(access_.CheckKnown(*context));
     QUIRE_ASSIGN_OR_RETURN(Subject subject, SubjectOf(request->layout(), request->part()));
     const Layout& layout = subject.layout->layout;
     QUIRE_ASSIGN_OR_RETURN(CodecSpec spec, SpecFor(request->codec(), layout));

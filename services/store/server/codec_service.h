@@ -2,6 +2,7 @@
 #pragma once
 
 #include "quire/v1/codec.grpc.pb.h"
+#include "services/store/server/access.h"
 #include "services/store/server/rpc_metrics.h"
 #include "services/store/server/stream_watch.h"
 
@@ -11,8 +12,8 @@ namespace quire::store {
 class CodecService final : public v1::Codec::Service {
  public:
   // A block whose raw form has more bytes than `max_block_bytes` is refused.
-  CodecService(const RpcMetrics& metrics, StreamWatch& watch, uint64_t max_block_bytes)
-      : metrics_(metrics), watch_(watch), max_block_bytes_(max_block_bytes) {}
+  CodecService(const Access& access, const RpcMetrics& metrics, StreamWatch& watch, uint64_t max_block_bytes)
+      : access_(access), metrics_(metrics), watch_(watch), max_block_bytes_(max_block_bytes) {}
 
   using EncodeStream = grpc::ServerReaderWriter<v1::CodecData, v1::EncodeRequest>;
   using DecodeStream = grpc::ServerReaderWriter<v1::CodecData, v1::DecodeRequest>;
@@ -25,6 +26,7 @@ class CodecService final : public v1::Codec::Service {
   absl::Status DoEncode(StreamWatch::Stream& stream, EncodeStream& messages);
   absl::Status DoDecode(StreamWatch::Stream& stream, DecodeStream& messages);
 
+  const Access& access_;
   const RpcMetrics& metrics_;
   StreamWatch& watch_;
   const uint64_t max_block_bytes_;

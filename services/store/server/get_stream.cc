@@ -13,7 +13,6 @@
 namespace quire::store {
 
 absl::Status GetStream::Check() {
-  QUIRE_ASSIGN_OR_RETURN(Namespace ns, FromProto(request_.namespace_()));
   QUIRE_ASSIGN_OR_RETURN(blocks_, AnnouncesFromProto(request_.blocks()));
   if (!v1::GetRequest::Order_IsValid(request_.order())) {
     return absl::InvalidArgumentError(
@@ -29,7 +28,7 @@ absl::Status GetStream::Check() {
     }
     QUIRE_ASSIGN_OR_RETURN(decode_, FromProto(request_.decode().dtype()));
   }
-  QUIRE_ASSIGN_OR_RETURN(view_, store_.Resolve(ns, FromProto(request_.part())));
+  QUIRE_ASSIGN_OR_RETURN(view_, store_.Resolve(ns_, FromProto(request_.part())));
   return absl::OkStatus();
 }
 

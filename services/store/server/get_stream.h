@@ -15,9 +15,10 @@ namespace quire::store {
 
 class GetStream {
  public:
-  GetStream(LocalStore& store, const v1::GetRequest& request, grpc::ServerWriter<v1::GetResponse>& writer,
-            StreamWatch::Stream& stream)
-      : store_(store), request_(request), writer_(writer), stream_(stream) {}
+  // `ns`: the request's, resolved. All references are borrowed.
+  GetStream(LocalStore& store, Namespace ns, const v1::GetRequest& request,
+            grpc::ServerWriter<v1::GetResponse>& writer, StreamWatch::Stream& stream)
+      : store_(store), ns_(std::move(ns)), request_(request), writer_(writer), stream_(stream) {}
 
   absl::Status Run();
 
@@ -46,6 +47,7 @@ class GetStream {
   const Layout& layout() const { return view_.layout->layout; }
 
   LocalStore& store_;
+  const Namespace ns_;
   const v1::GetRequest& request_;
   grpc::ServerWriter<v1::GetResponse>& writer_;
   StreamWatch::Stream& stream_;

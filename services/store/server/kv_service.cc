@@ -26,9 +26,9 @@ struct Announce {
   std::vector<BlockAnnounce> blocks;
   PutOptions options;
 };
-absl::StatusOr<Announce> AnnounceFromProto(const v1::PutAnnounce& message) {
+absl::StatusOr<Announce> AnnounceFromProto(Namespace ns, const v1::PutAnnounce& message) {
   Announce announce;
-  QUIRE_ASSIGN_OR_RETURN(announce.ns, FromProto(message.namespace_()));
+  announce.ns = std::move(ns);
   QUIRE_ASSIGN_OR_RETURN(announce.blocks, AnnouncesFromProto(message.blocks()));
   announce.options.part = FromProto(message.part());
   announce.options.encode = message.encode();
@@ -71,19 +71,21 @@ absl::Status CheckChunk(const v1::PutRequest& request) {
   return absl::OkStatus();
 }
 
+}  // namespace
+
 template <typename Request, typename Each>
-absl::StatusOr<uint32_t> AboutKeys(const Request& request, Each each) {
+absl::StatusOr<uint32_t> KvService::AboutKeys(const grpc::ServerContext& context, const Request& request,
+                                              Each each) const {
+  QUIRE_ASSIGN_OR_RETURN(Namespace ns, access_.Resolve(context, request.namespace_()));
   QUIRE_RETURN_IF_ERROR(CheckKeys(request.keys_size()));
-  QUIRE_ASSIGN_OR_RETURN(Namespace ns, FromProto(request.namespace_()));
   QUIRE_ASSIGN_OR_RETURN(std::vector<Digest> keys, KeysFromProto(request.keys()));
   return each(ns, keys);
 }
 
-}  // namespace
-
-grpc::Status KvService::RegisterLayout(grpc::ServerContext*, const v1::RegisterLayoutRequest* request,
+grpc::Status KvService::RegisterLayout(grpc::ServerContext* context, const v1::RegisterLayoutRequest* request,
                                        v1::RegisterLayoutResponse* response) {
   RpcMetrics::Call call = metrics_.Start("RegisterLayout");
+  if (absl::Status status = access_.CheckUser(*context); !status.ok()) return call.Done(status);
   absl::StatusOr<Layout> layout = FromProto(request->layout());
   if (!layout.ok()) return call.Done(layout.status());
   absl::StatusOr<Digest> fingerprint = store_.RegisterLayout(*layout);
@@ -91,14 +93,15 @@ grpc::Status KvService::RegisterLayout(grpc::ServerContext*, const v1::RegisterL
   return call.Done(fingerprint.status());
 }
 
-grpc::Status KvService::Lookup(grpc::ServerContext*, const v1::LookupRequest* request,
+grpc::Status KvService::Lookup(grpc::ServerContext* context, const v1::LookupRequest* request,
                                v1::LookupResponse* response) {
-  return metrics_.Start("Lookup").Done(DoLookup(*request, response));
+  return metrics_.Start("Lookup").Done(DoLookup(*context, *request, response));
 }
 
-absl::Status KvService::DoLookup(const v1::LookupRequest& request, v1::LookupResponse* response) {
+absl::Status KvService::DoLookup(const grpc::ServerContext& context, const v1::LookupRequest& request,
+                                 v1::LookupResponse* response) {
+  QUIRE_ASSIGN_OR_RETURN(Namespace ns, access_.Resolve(context, request.namespace_()));
   QUIRE_RETURN_IF_ERROR(CheckKeys(request.keys_size()));
-  QUIRE_ASSIGN_OR_RETURN(Namespace ns, FromProto(request.namespace_()));
   QUIRE_ASSIGN_OR_RETURN(std::vector<Digest> keys, KeysFromProto(request.keys()));
   LookupOptions options;
   options.part = FromProto(request.part());
@@ -115,15 +118,18 @@ absl::Status KvService::DoLookup(const v1::LookupRequest& request, v1::LookupRes
 grpc::Status KvService::Put(grpc::ServerContext* context, PutStream* messages) {
   RpcMetrics::Call call = metrics_.Start("Put");
   StreamWatch::Stream stream(watch_, *context);
-  return call.Done(DoPut(stream, *messages));
+  return call.Done(DoPut(*context, stream, *messages));
 }
 
-absl::Status KvService::DoPut(StreamWatch::Stream& stream, PutStream& messages) {
+absl::Status KvService::DoPut(const grpc::ServerContext& context, StreamWatch::Stream& stream,
+                              PutStream& messages) {
+  QUIRE_RETURN_IF_ERROR(access_.CheckUser(context));
   v1::PutRequest request;  // reused for every chunk
   v1::PutResponse response;
   if (!messages.Read(&request)) return absl::InvalidArgumentError("the stream ended without an announcement");
   if (!request.has_announce()) return absl::InvalidArgumentError("a put stream begins with an announcement");
-  QUIRE_ASSIGN_OR_RETURN(Announce announce, AnnounceFromProto(request.announce()));
+  QUIRE_ASSIGN_OR_RETURN(Namespace ns, access_.Resolve(context, request.announce().namespace_()));
+  QUIRE_ASSIGN_OR_RETURN(Announce announce, AnnounceFromProto(std::move(ns), request.announce()));
   QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<PutSession> session,
                          store_.BeginPut(announce.ns, announce.blocks, announce.options));
   Arrived arrived(announce.blocks, session->wanted());
@@ -153,48 +159,52 @@ grpc::Status KvService::Get(grpc::ServerContext* context, const v1::GetRequest* 
                             Writer<v1::GetResponse>* writer) {
   RpcMetrics::Call call = metrics_.Start("Get");
   StreamWatch::Stream stream(watch_, *context);
-  return call.Done(GetStream(store_, *request, *writer, stream).Run());
+  absl::StatusOr<Namespace> ns = access_.Resolve(*context, request->namespace_());
+  if (!ns.ok()) return call.Done(ns.status());
+  return call.Done(GetStream(store_, *std::move(ns), *request, *writer, stream).Run());
 }
 
-grpc::Status KvService::Delete(grpc::ServerContext*, const v1::DeleteRequest* request,
+grpc::Status KvService::Delete(grpc::ServerContext* context, const v1::DeleteRequest* request,
                                v1::DeleteResponse* response) {
   RpcMetrics::Call call = metrics_.Start("Delete");
-  absl::StatusOr<uint32_t> deleted = AboutKeys(
-      *request, [&](const auto& ns, const auto& keys) { return store_.Delete(ns, keys, request->force()); });
+  absl::StatusOr<uint32_t> deleted = AboutKeys(*context, *request, [&](const auto& ns, const auto& keys) {
+    return store_.Delete(ns, keys, request->force());
+  });
   response->set_deleted(deleted.value_or(0));
   return call.Done(deleted.status());
 }
 
-grpc::Status KvService::Pin(grpc::ServerContext*, const v1::PinRequest* request, v1::PinResponse* response) {
+grpc::Status KvService::Pin(grpc::ServerContext* context, const v1::PinRequest* request,
+                            v1::PinResponse* response) {
   RpcMetrics::Call call = metrics_.Start("Pin");
   absl::StatusOr<uint32_t> pinned =
-      AboutKeys(*request, [&](const auto& ns, const auto& keys) { return store_.Pin(ns, keys); });
+      AboutKeys(*context, *request, [&](const auto& ns, const auto& keys) { return store_.Pin(ns, keys); });
   response->set_pinned(pinned.value_or(0));
   return call.Done(pinned.status());
 }
 
-grpc::Status KvService::Unpin(grpc::ServerContext*, const v1::UnpinRequest* request,
+grpc::Status KvService::Unpin(grpc::ServerContext* context, const v1::UnpinRequest* request,
                               v1::UnpinResponse* response) {
   RpcMetrics::Call call = metrics_.Start("Unpin");
   absl::StatusOr<uint32_t> unpinned =
-      AboutKeys(*request, [&](const auto& ns, const auto& keys) { return store_.Unpin(ns, keys); });
+      AboutKeys(*context, *request, [&](const auto& ns, const auto& keys) { return store_.Unpin(ns, keys); });
   response->set_unpinned(unpinned.value_or(0));
   return call.Done(unpinned.status());
 }
 
-grpc::Status KvService::Touch(grpc::ServerContext*, const v1::TouchRequest* request,
+grpc::Status KvService::Touch(grpc::ServerContext* context, const v1::TouchRequest* request,
                               v1::TouchResponse* response) {
   RpcMetrics::Call call = metrics_.Start("Touch");
   absl::StatusOr<uint32_t> touched =
-      AboutKeys(*request, [&](const auto& ns, const auto& keys) { return store_.Touch(ns, keys); });
+      AboutKeys(*context, *request, [&](const auto& ns, const auto& keys) { return store_.Touch(ns, keys); });
   response->set_touched(touched.value_or(0));
   return call.Done(touched.status());
 }
 
-grpc::Status KvService::Prefetch(grpc::ServerContext*, const v1::PrefetchRequest* request,
+grpc::Status KvService::Prefetch(grpc::ServerContext* context, const v1::PrefetchRequest* request,
                                  v1::PrefetchResponse* response) {
   RpcMetrics::Call call = metrics_.Start("Prefetch");
-  absl::StatusOr<uint32_t> queued = AboutKeys(*request, [&](const auto& ns, const auto& keys) {
+  absl::StatusOr<uint32_t> queued = AboutKeys(*context, *request, [&](const auto& ns, const auto& keys) {
     return store_.Prefetch(ns, keys, static_cast<Tier>(request->tier()));
   });
   response->set_queued(queued.value_or(0));

@@ -3,6 +3,7 @@
 
 #include "quire/v1/kv_store.grpc.pb.h"
 #include "services/store/engine/local_store.h"
+#include "services/store/server/access.h"
 #include "services/store/server/rpc_metrics.h"
 #include "services/store/server/stream_watch.h"
 
@@ -11,8 +12,8 @@ namespace quire::store {
 // All arguments are borrowed. Thread-safe.
 class KvService final : public v1::KvStore::Service {
  public:
-  KvService(LocalStore& store, const RpcMetrics& metrics, StreamWatch& watch)
-      : store_(store), metrics_(metrics), watch_(watch) {}
+  KvService(LocalStore& store, const Access& access, const RpcMetrics& metrics, StreamWatch& watch)
+      : store_(store), access_(access), metrics_(metrics), watch_(watch) {}
 
   template <typename Message>
   using Writer = grpc::ServerWriter<Message>;
@@ -35,10 +36,16 @@ class KvService final : public v1::KvStore::Service {
                            Writer<v1::AttachArenaResponse>*) override;
 
  private:
-  absl::Status DoLookup(const v1::LookupRequest& request, v1::LookupResponse* response);
-  absl::Status DoPut(StreamWatch::Stream& stream, PutStream& messages);
+  absl::Status DoLookup(const grpc::ServerContext& context, const v1::LookupRequest& request,
+                        v1::LookupResponse* response);
+  absl::Status DoPut(const grpc::ServerContext& context, StreamWatch::Stream& stream, PutStream& messages);
+  // A call about the keys of a namespace.
+  template <typename Request, typename Each>
+  absl::StatusOr<uint32_t> AboutKeys(const grpc::ServerContext& context, const Request& request,
+                                     Each each) const;
 
   LocalStore& store_;
+  const Access& access_;
   const RpcMetrics& metrics_;
   StreamWatch& watch_;
 };

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "services/store/server/access.h"
 #include "services/store/server/admin_service.h"
 #include "services/store/server/codec_service.h"
 #include "services/store/server/kv_service.h"
@@ -13,13 +14,15 @@ namespace quire::store {
 struct StoreServices::Impl {
   Impl(std::shared_ptr<LocalStore> s, prometheus::Registry& registry, const StoreServicesOptions& options)
       : store(std::move(s)),
+        access(options.authenticator ? options.authenticator : runtime::Authenticator::OpenMode()),
         metrics(registry),
         watch(options.stream_idle_limit),
-        kv(*store, metrics, watch),
-        codec(metrics, watch, options.max_codec_block_bytes),
-        admin(*store, metrics) {}
+        kv(*store, access, metrics, watch),
+        codec(access, metrics, watch, options.max_codec_block_bytes),
+        admin(*store, access, metrics) {}
 
   std::shared_ptr<LocalStore> store;
+  Access access;
   RpcMetrics metrics;
   StreamWatch watch;
   KvService kv;

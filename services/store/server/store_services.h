@@ -9,11 +9,14 @@
 #include <memory>
 #include <vector>
 
+#include "services/runtime/authenticator.h"
 #include "services/store/engine/local_store.h"
 
 namespace quire::store {
 
 struct StoreServicesOptions {
+  // Who may call. Null: open mode, anyone as anyone.
+  std::shared_ptr<runtime::Authenticator> authenticator;
   // A stream whose client neither sends nor takes bytes for this long is ended, and what it held is given
   // back.
   std::chrono::milliseconds stream_idle_limit{30'000};

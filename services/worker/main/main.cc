@@ -73,6 +73,8 @@ void AddStoreFlags(CLI::App& app, Flags& flags) {
                  "PEM CA of the store's certificate; set: TLS to the store");
   app.add_option("--store-cert", flags.store_tls.certificate, "PEM certificate shown to the store");
   app.add_option("--store-key", flags.store_tls.key, "PEM key of --store-cert");
+  app.add_option("--store-token-file", flags.store_tls.token_file,
+                 "File with the bearer token to show the store; sent over TLS or to this machine only");
 }
 
 // One line for each quarter of a step.
