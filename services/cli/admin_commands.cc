@@ -7,6 +7,7 @@
 #include "services/cli/commands.h"
 #include "services/cli/layout_file.h"
 #include "services/cli/session.h"
+#include "services/store/client/event_stream.h"
 
 namespace quire::cli {
 
@@ -73,32 +74,35 @@ absl::StatusOr<int> Verify(const Arguments& arguments, std::ostream& out) {
 }
 
 absl::StatusOr<int> Watch(const Arguments& arguments, std::ostream& out) {
-  constexpr const char* kKinds[] = {"stored", "degraded", "moved", "removed"};
-  store::Namespace ns;
-  ns.tenant = arguments.tenant;
+  store::WatchOptions options;
+  options.tenant = arguments.tenant;
+  options.from_sequence = arguments.from_sequence;
   if (!arguments.layout.empty()) {
     QUIRE_ASSIGN_OR_RETURN(Layout layout, ReadLayoutFile(arguments.layout));
-    ns.fingerprint = layout.Fingerprint();
+    options.fingerprint = layout.Fingerprint();
   }
-  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<store::AdminClient> admin, ConnectAdmin(arguments));
-  uint64_t seen = 0;
-  auto show = [&](const store::Event& event) {
+  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel,
+                         runtime::NewChannel(arguments.store, arguments.channel));
+  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<store::EventStream> stream,
+                         store::EventStream::Open(channel, options));
+  for (uint64_t seen = 0; arguments.count == 0 || seen < arguments.count; ++seen) {
+    QUIRE_ASSIGN_OR_RETURN(store::WatchedEvent event, stream->Next());
     if (arguments.json) {
       out << ordered_json{{"sequence", event.sequence},
-                          {"kind", kKinds[event.kind]},
+                          {"run", event.run},
+                          {"kind", Name(event.kind)},
                           {"key", event.key.Hex()},
                           {"tier", TierName(event.tier)},
-                          {"levels", event.levels}}
+                          {"levels", event.levels},
+                          {"fingerprint", event.fingerprint.Hex()}}
                  .dump()
           << "\n";
     } else {
-      out << absl::StrFormat("%12d  %-8s  %s  %-5s  %d levels\n", event.sequence, kKinds[event.kind],
+      out << absl::StrFormat("%12d  %-8s  %s  %-5s  %d levels\n", event.sequence, Name(event.kind),
                              event.key.Hex(), TierName(event.tier), event.levels);
     }
     out.flush();
-    return ++seen != arguments.count;
-  };
-  QUIRE_RETURN_IF_ERROR(admin->Watch(ns, arguments.from_sequence, {}, show));
+  }
   return kDone;
 }
 

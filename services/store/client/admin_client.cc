@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "core/base/status_macros.h"
-#include "quire/v1/kv_store.grpc.pb.h"
 #include "quire/v1/store_admin.grpc.pb.h"
 #include "services/runtime/status.h"
 #include "services/store/wire/convert.h"
@@ -15,8 +14,7 @@ using std::chrono::milliseconds;
 using std::chrono::system_clock;
 
 struct AdminClient::Stubs {
-  explicit Stubs(const std::shared_ptr<grpc::Channel>& channel) : kv(channel), admin(channel) {}
-  v1::KvStore::Stub kv;
+  explicit Stubs(const std::shared_ptr<grpc::Channel>& channel) : admin(channel) {}
   v1::StoreAdmin::Stub admin;
 };
 
@@ -94,37 +92,6 @@ absl::StatusOr<VerifyProgress> AdminClient::Verify(
   }
   QUIRE_RETURN_IF_ERROR(runtime::FromGrpc(stream->Finish()));
   return last;
-}
-
-absl::Status AdminClient::Watch(const Namespace& ns, uint64_t from_sequence, milliseconds timeout,
-                                const std::function<bool(const Event&)>& on_event) {
-  v1::WatchRequest request;
-  request.mutable_namespace_()->set_tenant(ns.tenant);
-  if (ns.fingerprint != Digest{})
-    request.mutable_namespace_()->set_fingerprint(std::string(ns.fingerprint.AsString()));
-  request.set_from_sequence(from_sequence);
-  grpc::ClientContext context;
-  if (timeout.count() > 0) context.set_deadline(system_clock::now() + timeout);
-  std::unique_ptr<grpc::ClientReader<v1::WatchResponse>> stream = stubs_->kv.Watch(&context, request);
-  absl::Status status;
-  for (v1::WatchResponse response; status.ok() && stream->Read(&response);) {
-    Event event;
-    event.sequence = response.sequence();
-    event.kind = static_cast<Event::Kind>(std::clamp<int>(response.kind(), 0, Event::kRemoved));
-    absl::StatusOr<Digest> key = DigestFromProto("key", response.key());
-    if (!key.ok()) status = absl::InternalError("store sent an event without a key");
-    if (key.ok()) event.key = *key;
-    event.tier = v1::Tier_IsValid(response.tier()) ? static_cast<Tier>(static_cast<int>(response.tier()))
-                                                   : Tier::kNone;
-    event.levels = response.levels();
-    if (!status.ok() || on_event(event)) continue;
-    context.TryCancel();
-    stream->Finish();
-    return absl::OkStatus();
-  }
-  if (!status.ok()) context.TryCancel();
-  absl::Status ended = runtime::FromGrpc(stream->Finish());
-  return status.ok() ? ended : status;
 }
 
 }  // namespace quire::store

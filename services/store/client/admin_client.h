@@ -1,4 +1,4 @@
-// Running a store from elsewhere: StoreAdmin's calls, and the events of KvStore.Watch.
+// Running a store from elsewhere: StoreAdmin's calls.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -21,16 +21,8 @@ struct VerifyProgress {
   uint64_t blocks = 0, bytes = 0, failures = 0;
   double progress = 0;  // 0…1
 };
-struct Event {
-  enum Kind : uint8_t { kStored = 0, kDegraded = 1, kMoved = 2, kRemoved = 3 };
-  uint64_t sequence = 0;
-  Kind kind = kStored;
-  Digest key;
-  Tier tier = Tier::kNone;
-  uint32_t levels = 0;
-};
 
-// Thread-safe. Nothing is tried again. `timeout` is of each call but Verify and Watch.
+// Thread-safe. Nothing is tried again. `timeout` is of each call but Verify.
 class AdminClient {
  public:
   AdminClient(std::shared_ptr<grpc::Channel> channel, std::chrono::milliseconds timeout);
@@ -48,11 +40,6 @@ class AdminClient {
   absl::StatusOr<VerifyProgress> Verify(Tier tier, uint64_t bytes_per_second,
                                         const std::function<bool(const VerifyProgress&)>& on_progress);
   absl::Status InjectFault(const std::string& point, uint32_t count);
-  // Events of a tenant (and layout; fingerprint all zero: of all layouts) from a sequence number on, 0: from
-  // now. Until `on_event` returns false (OK), the stream ends, or `timeout` (0: none) is over. OUT_OF_RANGE:
-  // the store remembers nothing as old.
-  absl::Status Watch(const Namespace& ns, uint64_t from_sequence, std::chrono::milliseconds timeout,
-                     const std::function<bool(const Event&)>& on_event);
 
  private:
   struct Stubs;

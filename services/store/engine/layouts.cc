@@ -37,6 +37,7 @@ absl::StatusOr<std::shared_ptr<const KnownLayout>> LayoutRegistry::Register(cons
   }
   auto known = std::make_shared<const KnownLayout>(static_cast<uint32_t>(layouts_.size()), layout);
   layouts_.emplace(fingerprint, known);
+  by_id_.push_back(known);
   return known;
 }
 
@@ -48,6 +49,11 @@ absl::StatusOr<std::shared_ptr<const KnownLayout>> LayoutRegistry::Find(const Di
                                             "… is not known: call RegisterLayout first"));
   }
   return it->second;
+}
+
+std::shared_ptr<const KnownLayout> LayoutRegistry::ById(uint32_t id) const {
+  std::shared_lock lock(mu_);
+  return id < by_id_.size() ? by_id_[id] : nullptr;
 }
 
 uint64_t LayoutRegistry::size() const {

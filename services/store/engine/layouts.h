@@ -43,10 +43,13 @@ class LayoutRegistry {
   absl::StatusOr<std::shared_ptr<const KnownLayout>> Register(const Layout& layout);
   // NOT_FOUND: to be registered first.
   absl::StatusOr<std::shared_ptr<const KnownLayout>> Find(const Digest& fingerprint) const;
+  // By the number it has here; null if there is no such.
+  std::shared_ptr<const KnownLayout> ById(uint32_t id) const;
   uint64_t size() const;
 
  private:
-  mutable std::shared_mutex mu_;  // guards layouts_
+  mutable std::shared_mutex mu_;  // guards all below
+  std::vector<std::shared_ptr<const KnownLayout>> by_id_;
   absl::flat_hash_map<Digest, std::shared_ptr<const KnownLayout>> layouts_;
 };
 

@@ -243,6 +243,11 @@ absl::StatusOr<std::unique_ptr<PutSession>> LocalStore::BeginPut(const Namespace
       std::vector<BlockAnnounce>(blocks.begin(), blocks.end()), std::move(wanted));
 }
 
+void LocalStore::Removed(const BlockName& name, const StoredObject& object, StoreCounters::Gone why) {
+  counters_.Removed(object, why);
+  events_.Append(name.tenant, {name.key, name.layout, StoreEvent::Kind::kRemoved, object.tier, 0});
+}
+
 bool LocalStore::EvictOne() {
   // A block used while this looks for one is passed over; where everything is in use all the time, the next
   // round takes one all the same.
@@ -252,7 +257,7 @@ bool LocalStore::EvictOne() {
     int64_t now = options_.now_ms();
     while (std::optional<BlockName> victim = policy_->PopVictim(before, now)) {
       std::vector<StoredObjectPtr> objects = index_.Evict(*victim, now);
-      for (const StoredObjectPtr& object : objects) counters_.Removed(*object, StoreCounters::Gone::kEvicted);
+      for (const StoredObjectPtr& object : objects) Removed(*victim, *object, StoreCounters::Gone::kEvicted);
       if (!objects.empty()) return true;
     }
   }
@@ -301,7 +306,7 @@ absl::StatusOr<OpenedBlock> LocalStore::Open(const View& view, const BlockIdenti
   QUIRE_ASSIGN_OR_RETURN(PinnedBytes pinned, object->room->Read());
   absl::StatusOr<BlockReader> reader = Verified(view, identity, *object, pinned.bytes);
   if (!reader.ok()) {
-    if (index_.Drop(name, object)) counters_.Removed(*object, StoreCounters::Gone::kCorrupt);
+    if (index_.Drop(name, object)) Removed(name, *object, StoreCounters::Gone::kCorrupt);
     // The reason names the block's key, which is for its client only.
     spdlog::error(
         "store: block {} of a sequence of layout {} failed verification in the host tier and was dropped",
@@ -346,8 +351,9 @@ absl::StatusOr<uint32_t> LocalStore::Delete(const Namespace& ns, std::span<const
   if (!view.tenant) return deleted;
   int64_t now = options_.now_ms();
   for (const Digest& key : keys) {
-    std::vector<StoredObjectPtr> objects = index_.Delete({*view.tenant, view.layout->id, key}, force, now);
-    for (const StoredObjectPtr& object : objects) counters_.Removed(*object, StoreCounters::Gone::kDeleted);
+    BlockName name{*view.tenant, view.layout->id, key};
+    std::vector<StoredObjectPtr> objects = index_.Delete(name, force, now);
+    for (const StoredObjectPtr& object : objects) Removed(name, *object, StoreCounters::Gone::kDeleted);
     deleted += objects.empty() ? 0 : 1;
   }
   return deleted;

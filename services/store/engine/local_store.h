@@ -22,6 +22,7 @@
 #include "absl/functional/function_ref.h"
 #include "services/store/api/kv_store.h"
 #include "services/store/engine/counters.h"
+#include "services/store/engine/event_log.h"
 #include "services/store/engine/eviction.h"
 #include "services/store/engine/index.h"
 #include "services/store/engine/layouts.h"
@@ -84,6 +85,15 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
   // dropped and counted.
   absl::StatusOr<OpenedBlock> Open(const View& view, const BlockIdentity& identity);
 
+  // Events of a tenant's blocks, for Watch. A tenant that has nothing yet is made known, so that one can wait
+  // for its first event: RESOURCE_EXHAUSTED past options.max_tenants.
+  absl::StatusOr<uint32_t> TenantToWatch(const std::string& tenant) { return AddTenant(tenant); }
+  EventLog& events() { return events_; }
+  // The layout of an event; null if there is no such.
+  std::shared_ptr<const KnownLayout> LayoutOf(const StoreEvent& event) const {
+    return layouts_.ById(event.layout);
+  }
+
   // Arms a fault: "corrupt_byte" flips one byte in each of the next `count` objects that are read.
   // PERMISSION_DENIED unless options.enable_faults, NOT_FOUND for an unknown point.
   absl::Status InjectFault(const std::string& point, uint32_t count);
@@ -108,12 +118,15 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
   absl::StatusOr<BlockReader> Verified(const View& view, const BlockIdentity& identity,
                                        const StoredObject& object, Bytes bytes);
   bool TakeFault();
+  // Counts an object that has been taken out of the index, and tells who watches.
+  void Removed(const BlockName& name, const StoredObject& object, StoreCounters::Gone why);
   bool EvictOne();
 
   const LocalStoreOptions options_;
   std::shared_ptr<prometheus::Registry> registry_;
   StoreCounters counters_;
   LayoutRegistry layouts_;
+  EventLog events_;
   std::shared_ptr<StorageTier> tier_;
   std::unique_ptr<EvictionPolicy> policy_;
   BlockIndex index_;

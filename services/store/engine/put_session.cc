@@ -127,10 +127,13 @@ absl::StatusOr<uint64_t> LocalPutSession::Publish(Slot& slot) {
   object->room = slot.room;
 
   slot.holds_parent = false;  // Insert takes it over
-  QUIRE_ASSIGN_OR_RETURN(StoredObjectPtr stored, store_->index_.Insert(NameOf(identity.key), identity, object,
-                                                                       store_->policy_->Ticks(1), [&] {
-                                                                         store_->counters_.Stored(*object);
-                                                                       }));
+  QUIRE_ASSIGN_OR_RETURN(
+      StoredObjectPtr stored,
+      store_->index_.Insert(NameOf(identity.key), identity, object, store_->policy_->Ticks(1), [&] {
+        store_->counters_.Stored(*object);
+        store_->events_.Append(*view_.tenant, {identity.key, view_.layout->id, StoreEvent::Kind::kStored,
+                                               object->tier, static_cast<uint8_t>(object->levels)});
+      }));
   return stored->bytes;
 }
 

@@ -211,8 +211,11 @@ grpc::Status KvService::Prefetch(grpc::ServerContext* context, const v1::Prefetc
   return call.Done(queued.status());
 }
 
-grpc::Status KvService::Watch(grpc::ServerContext*, const v1::WatchRequest*, Writer<v1::WatchResponse>*) {
-  return metrics_.Start("other").Done(NotInThisVersion("Watch"));
+grpc::Status KvService::Watch(grpc::ServerContext* context, const v1::WatchRequest* request,
+                              Writer<v1::WatchResponse>* writer) {
+  RpcMetrics::Call call = metrics_.Start("Watch");
+  StreamWatch::Stream stream(watch_, *context);
+  return call.Done(WatchStream(store_, access_, watchers_, *context, *request, *writer, stream).Run());
 }
 grpc::Status KvService::AttachArena(grpc::ServerContext*, const v1::AttachArenaRequest*,
                                     Writer<v1::AttachArenaResponse>*) {

@@ -6,14 +6,16 @@
 #include "services/store/server/access.h"
 #include "services/store/server/rpc_metrics.h"
 #include "services/store/server/stream_watch.h"
+#include "services/store/server/watch_stream.h"
 
 namespace quire::store {
 
 // All arguments are borrowed. Thread-safe.
 class KvService final : public v1::KvStore::Service {
  public:
-  KvService(LocalStore& store, const Access& access, const RpcMetrics& metrics, StreamWatch& watch)
-      : store_(store), access_(access), metrics_(metrics), watch_(watch) {}
+  KvService(LocalStore& store, const Access& access, const RpcMetrics& metrics, StreamWatch& watch,
+            WatchLimit& watchers)
+      : store_(store), access_(access), metrics_(metrics), watch_(watch), watchers_(watchers) {}
 
   template <typename Message>
   using Writer = grpc::ServerWriter<Message>;
@@ -29,9 +31,9 @@ class KvService final : public v1::KvStore::Service {
   grpc::Status Unpin(grpc::ServerContext*, const v1::UnpinRequest*, v1::UnpinResponse*) override;
   grpc::Status Touch(grpc::ServerContext*, const v1::TouchRequest*, v1::TouchResponse*) override;
   grpc::Status Prefetch(grpc::ServerContext*, const v1::PrefetchRequest*, v1::PrefetchResponse*) override;
+  grpc::Status Watch(grpc::ServerContext*, const v1::WatchRequest*, Writer<v1::WatchResponse>*) override;
 
   // UNIMPLEMENTED, saying so.
-  grpc::Status Watch(grpc::ServerContext*, const v1::WatchRequest*, Writer<v1::WatchResponse>*) override;
   grpc::Status AttachArena(grpc::ServerContext*, const v1::AttachArenaRequest*,
                            Writer<v1::AttachArenaResponse>*) override;
 
@@ -48,6 +50,7 @@ class KvService final : public v1::KvStore::Service {
   const Access& access_;
   const RpcMetrics& metrics_;
   StreamWatch& watch_;
+  WatchLimit& watchers_;
 };
 
 }  // namespace quire::store

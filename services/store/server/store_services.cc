@@ -8,6 +8,7 @@
 #include "services/store/server/kv_service.h"
 #include "services/store/server/rpc_metrics.h"
 #include "services/store/server/stream_watch.h"
+#include "services/store/server/watch_stream.h"
 
 namespace quire::store {
 
@@ -17,7 +18,8 @@ struct StoreServices::Impl {
         access(options.authenticator ? options.authenticator : runtime::Authenticator::OpenMode()),
         metrics(registry),
         watch(options.stream_idle_limit),
-        kv(*store, access, metrics, watch),
+        watchers(options.max_watchers),
+        kv(*store, access, metrics, watch, watchers),
         codec(access, metrics, watch, options.max_codec_block_bytes),
         admin(*store, access, metrics) {}
 
@@ -25,6 +27,7 @@ struct StoreServices::Impl {
   Access access;
   RpcMetrics metrics;
   StreamWatch watch;
+  WatchLimit watchers;
   KvService kv;
   CodecService codec;
   AdminService admin;

@@ -20,6 +20,8 @@ struct StoreServicesOptions {
   // A stream whose client neither sends nor takes bytes for this long is ended, and what it held is given
   // back.
   std::chrono::milliseconds stream_idle_limit{30'000};
+  // Watch calls served at a time, each of which takes one of the server's streams for as long as it runs.
+  uint32_t max_watchers = 64;
   // Raw bytes of one block that Encode or Decode will hold.
   uint64_t max_codec_block_bytes = uint64_t{256} << 20;
 };

@@ -1,10 +1,15 @@
 // quirectl's commands for running a store, against one that answers by script.
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "gmock/gmock.h"
 #include "quire/v1/kv_store.grpc.pb.h"
 #include "quire/v1/store_admin.grpc.pb.h"
 #include "services/runtime/server.h"
+#include "services/store/wire/metadata.h"
 #include "tests/services/cli/run.h"
 
 namespace quire::cli {
@@ -22,6 +27,7 @@ class Admin final : public v1::StoreAdmin::Service {
   int verify_steps = 2;
   uint64_t verify_failures = 0;
   uint64_t lookups = 0;
+  std::string authorization;  // of the last quota asked for
 
   grpc::Status Stats(grpc::ServerContext*, const v1::StatsRequest*, v1::StatsResponse* response) override {
     v1::TierStats* tier = response->add_tiers();
@@ -32,9 +38,11 @@ class Admin final : public v1::StoreAdmin::Service {
     response->set_version("7.8.9");
     return grpc::Status::OK;
   }
-  grpc::Status GetQuota(grpc::ServerContext*, const v1::GetQuotaRequest* request,
+  grpc::Status GetQuota(grpc::ServerContext* context, const v1::GetQuotaRequest* request,
                         v1::Quota* response) override {
     asked.push_back("quota of " + request->tenant());
+    for (auto [first, last] = context->client_metadata().equal_range("authorization"); first != last; ++first)
+      authorization.assign(first->second.data(), first->second.size());
     response->set_bytes(quota);
     return grpc::Status::OK;
   }
@@ -79,10 +87,13 @@ class Events final : public v1::KvStore::Service {
     watched = *request;
     if (request->from_sequence() == 1)
       return {grpc::StatusCode::OUT_OF_RANGE, "events before 5 are forgotten"};
+    context->AddInitialMetadata(store::kWatchBegun, "1");
+    writer->SendInitialMetadata();
     for (uint64_t i = 5; !context->IsCancelled(); ++i) {  // until the client has enough
       v1::WatchResponse event;
       event.set_sequence(i), event.set_kind(static_cast<v1::WatchResponse::Kind>(i % 4));
       event.set_key(std::string(32, static_cast<char>(i))), event.set_tier(v1::HOST), event.set_levels(2);
+      event.set_fingerprint(std::string(32, 'f'));
       if (!writer->Write(event)) break;
     }
     return grpc::Status::OK;
@@ -147,6 +158,15 @@ TEST_F(AdminCommands, EventsArePrintedAsTheyCome) {
   Ran old = Run({"watch", "--from", "1"});
   EXPECT_EQ(old.code, 1);
   EXPECT_THAT(old.err, HasSubstr("OUT_OF_RANGE: events before 5 are forgotten"));
+}
+
+TEST_F(AdminCommands, ATokenIsShown) {
+  std::string token = testing::TempDir() + "/quirectl_token." + std::to_string(getpid());
+  EXPECT_THAT(Run({"quota", "--token-file", token}).err, HasSubstr(token));
+  std::ofstream(token) << "secret";
+  EXPECT_EQ(Run({"quota", "--token-file", token}).code, 0);
+  EXPECT_EQ(admin_.authorization, "Bearer secret");
+  std::filesystem::remove(token);
 }
 
 TEST_F(AdminCommands, StatsAreWatchedLive) {
