@@ -290,29 +290,35 @@ class UnpinResponse(_message.Message):
     def __init__(self, unpinned: _Optional[int] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
-    __slots__ = ["from_sequence", "namespace"]
+    __slots__ = ["from_sequence", "namespace", "run"]
     FROM_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
     from_sequence: int
     namespace: Namespace
-    def __init__(self, namespace: _Optional[_Union[Namespace, _Mapping]] = ..., from_sequence: _Optional[int] = ...) -> None: ...
+    run: int
+    def __init__(self, namespace: _Optional[_Union[Namespace, _Mapping]] = ..., from_sequence: _Optional[int] = ..., run: _Optional[int] = ...) -> None: ...
 
 class WatchResponse(_message.Message):
-    __slots__ = ["key", "kind", "levels", "sequence", "tier"]
+    __slots__ = ["fingerprint", "key", "kind", "levels", "run", "sequence", "tier"]
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = []
     DEGRADED: WatchResponse.Kind
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     LEVELS_FIELD_NUMBER: _ClassVar[int]
     MOVED: WatchResponse.Kind
     REMOVED: WatchResponse.Kind
+    RUN_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     STORED: WatchResponse.Kind
     TIER_FIELD_NUMBER: _ClassVar[int]
+    fingerprint: bytes
     key: bytes
     kind: WatchResponse.Kind
     levels: int
+    run: int
     sequence: int
     tier: _common_pb2.Tier
-    def __init__(self, sequence: _Optional[int] = ..., kind: _Optional[_Union[WatchResponse.Kind, str]] = ..., key: _Optional[bytes] = ..., tier: _Optional[_Union[_common_pb2.Tier, str]] = ..., levels: _Optional[int] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., kind: _Optional[_Union[WatchResponse.Kind, str]] = ..., key: _Optional[bytes] = ..., tier: _Optional[_Union[_common_pb2.Tier, str]] = ..., levels: _Optional[int] = ..., fingerprint: _Optional[bytes] = ..., run: _Optional[int] = ...) -> None: ...
