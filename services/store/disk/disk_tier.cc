@@ -5,83 +5,20 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 #include <system_error>
 #include <utility>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/hash/hash.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
+#include "services/store/disk/levels.h"
 
 namespace quire::store {
 namespace {
 
 constexpr uint64_t kMinCapacity = 1 << 20;
-constexpr size_t kLevelKeyBytes = ObjectName::kEncodedBytes + 1;
-constexpr size_t kCheckBytes = sizeof(uint64_t);
 constexpr size_t kNamesPerBatch = 512;
-
-// Key of one level, made from the name's.
-std::string LevelKey(const std::string& key, uint32_t level) {
-  std::string out = key;
-  out.push_back(static_cast<char>(level));
-  return out;
-}
-
-// What stands behind a level's bytes: it covers their key too, so that a pointer gone wrong is seen. Made a
-// piece at a time, so that reading can check a piece while it is in the core's cache and copy it with the
-// same pass over memory.
-class LevelCheck {
- public:
-  explicit LevelCheck(const std::string& key) : sum_(Xxh3(AsBytes(key))) {}
-  void Add(Bytes piece) {
-    std::array<uint64_t, 2> chain = {sum_, Xxh3(piece)};
-    sum_ = Xxh3({reinterpret_cast<const uint8_t*>(chain.data()), sizeof chain});
-  }
-  uint64_t value() const { return sum_; }
-
-  static constexpr size_t kPiece = 32 << 10;
-
- private:
-  uint64_t sum_;
-};
-
-void PutLevel(rocksdb::WriteBatch& batch, rocksdb::ColumnFamilyHandle* family, const std::string& key,
-              Bytes level) {
-  LevelCheck check(key);
-  for (size_t at = 0; at < level.size(); at += LevelCheck::kPiece)
-    check.Add(level.subspan(at, std::min(LevelCheck::kPiece, level.size() - at)));
-  uint64_t sum = check.value();
-  std::array<rocksdb::Slice, 2> parts = {AsSlice(level),
-                                         rocksdb::Slice(reinterpret_cast<const char*>(&sum), kCheckBytes)};
-  rocksdb::Slice whole_key(key);
-  batch.Put(family, rocksdb::SliceParts(&whole_key, 1), rocksdb::SliceParts(parts.data(), 2));
-}
-
-// Copies the level's bytes, of what is stored under its key, to the beginning of `out`, and returns how many.
-// DATA_LOSS if they are others than were written, NOT_FOUND if they are more than `out` takes.
-absl::StatusOr<size_t> TakeLevel(const std::string& key, Bytes value, MutableBytes out) {
-  if (value.size() < kCheckBytes)
-    return absl::DataLossError(absl::StrCat("a level of ", value.size(), " bytes in the disk tier"));
-  Bytes level = value.first(value.size() - kCheckBytes);
-  if (level.size() > out.size()) {
-    return absl::NotFoundError(absl::StrCat("a level of the disk tier's object has ", level.size(),
-                                            " bytes; room for it is ", out.size()));
-  }
-  LevelCheck check(key);
-  for (size_t at = 0; at < level.size(); at += LevelCheck::kPiece) {
-    Bytes piece = level.subspan(at, std::min(LevelCheck::kPiece, level.size() - at));
-    check.Add(piece);
-    std::memcpy(out.data() + at, piece.data(), piece.size());
-  }
-  uint64_t stated = 0;
-  std::memcpy(&stated, value.data() + level.size(), kCheckBytes);
-  if (stated == check.value()) return level.size();
-  return absl::DataLossError(
-      absl::StrCat("a level of ", level.size(), " bytes in the disk tier has a wrong checksum"));
-}
 
 // RocksDB allocates buffers of an object's size for every read. By glibc's defaults each comes from the
 // kernel anew, and zeroing its pages takes longer than reading from a fast disk.
@@ -96,13 +33,6 @@ void KeepLargeBuffers() {
 Bytes LevelOf(const ObjectRecord& record, Bytes object, uint32_t level) {
   uint64_t begin = level == 0 ? 0 : record.ends[level - 1];
   return object.subspan(begin, record.ends[level] - begin);
-}
-
-rocksdb::ReadOptions LevelReads(const rocksdb::Snapshot* snapshot) {
-  rocksdb::ReadOptions options;
-  options.snapshot = snapshot;
-  options.verify_checksums = false;  // a table-driven CRC32 in Debian's build; the levels have their own
-  return options;
 }
 
 absl::Status CheckOptions(const DiskTierOptions& options) {
@@ -346,105 +276,6 @@ absl::Status DiskTier::WriteLocked(const ObjectName& name, const ObjectRecord& r
   user_bytes_ += written;
   NoteChurn(written);
   return status;
-}
-
-void DiskTier::Read(std::span<ReadRequest> requests) {
-  faults_->DelayHere(Fault::kSlowTier);
-  absl::ReaderMutexLock lock(&db_mu_);
-  if (db_ == nullptr) {
-    for (ReadRequest& r : requests)
-      r.status = absl::UnavailableError("the disk tier is closed after an error");
-    return;
-  }
-  // Levels of an object that is being replaced must come from one of the two.
-  rocksdb::ManagedSnapshot snapshot(&db_->db());
-  readers_.Run(requests.size(),
-               [&](size_t i) ABSL_NO_THREAD_SAFETY_ANALYSIS { ReadOne(requests[i], snapshot.snapshot()); });
-}
-
-void DiskTier::ReadOne(ReadRequest& request, const rocksdb::Snapshot* snapshot) {
-  if (request.levels < 1 || request.levels > kMaxLevels) {
-    request.status = absl::InvalidArgumentError(
-        absl::StrCat("a read of ", request.levels, " levels; 1 to ", kMaxLevels, " are possible"));
-    return;
-  }
-  if (faults_->Take(Fault::kDiskReadError)) {
-    request.status = absl::UnavailableError("injected: disk read error");
-    return;
-  }
-  absl::StatusOr<size_t> bytes = direct_io_ ? ReadAtOnce(request, snapshot) : ReadByLevel(request, snapshot);
-  request.status = bytes.status();
-  if (!bytes.ok()) return;
-  if (*bytes != request.out.size()) {
-    request.status =
-        absl::NotFoundError(absl::StrCat("the disk tier's object has ", *bytes, " bytes in ", request.levels,
-                                         " levels; asked for were ", request.out.size()));
-    return;
-  }
-  if (auto at = faults_->TakeParameter(Fault::kCorruptByte)) request.out[*at % *bytes] ^= 0x10;
-}
-
-// All levels by one request to the device: RocksDB joins direct reads of neighbours.
-absl::StatusOr<size_t> DiskTier::ReadAtOnce(const ReadRequest& request, const rocksdb::Snapshot* snapshot) {
-  auto levels = static_cast<size_t>(request.levels);
-  std::string key = request.name.Encode();
-  std::array<std::string, kMaxLevels> keys;
-  std::array<rocksdb::Slice, kMaxLevels> slices;
-  std::array<rocksdb::PinnableSlice, kMaxLevels> values;
-  std::array<rocksdb::Status, kMaxLevels> statuses;
-  for (size_t l = 0; l < levels; ++l) {
-    keys[l] = LevelKey(key, static_cast<uint32_t>(l));
-    slices[l] = keys[l];
-  }
-  db_->db().MultiGet(LevelReads(snapshot), db_->levels(), levels, slices.data(), values.data(),
-                     statuses.data(), /*sorted_input=*/true);
-  size_t bytes = 0;
-  for (size_t l = 0; l < levels; ++l) {
-    QUIRE_RETURN_IF_ERROR(
-        FromRocks(statuses[l], absl::StrCat("level ", l, " of an object of the disk tier")));
-    QUIRE_ASSIGN_OR_RETURN(size_t took, TakeLevel(keys[l], FromSlice(values[l]), request.out.subspan(bytes)));
-    bytes += took;
-  }
-  return bytes;
-}
-
-// From the page cache a level at a time is faster: its copies stay in the processor's cache.
-absl::StatusOr<size_t> DiskTier::ReadByLevel(const ReadRequest& request, const rocksdb::Snapshot* snapshot) {
-  std::string name = request.name.Encode();
-  size_t bytes = 0;
-  for (int l = 0; l < request.levels; ++l) {
-    std::string key = LevelKey(name, static_cast<uint32_t>(l));
-    rocksdb::PinnableSlice value;
-    QUIRE_RETURN_IF_ERROR(FromRocks(db_->db().Get(LevelReads(snapshot), db_->levels(), key, &value),
-                                    absl::StrCat("level ", l, " of an object of the disk tier")));
-    QUIRE_ASSIGN_OR_RETURN(size_t took, TakeLevel(key, FromSlice(value), request.out.subspan(bytes)));
-    bytes += took;
-  }
-  return bytes;
-}
-
-void DiskTier::Find(std::span<FindRequest> requests) {
-  faults_->DelayHere(Fault::kSlowTier);
-  absl::ReaderMutexLock lock(&db_mu_);
-  for (FindRequest& r : requests) {
-    r.found.clear();
-    if (db_ == nullptr) {
-      r.status = absl::UnavailableError("the disk tier is closed after an error");
-    } else {
-      FindOne(r);
-    }
-  }
-}
-
-void DiskTier::FindOne(FindRequest& request) {
-  std::string prefix = ObjectName::Prefix(request.tenant, request.key);
-  std::unique_ptr<rocksdb::Iterator> it(db_->db().NewIterator({}, db_->entries()));
-  for (it->Seek(prefix); it->Valid() && it->key().starts_with(prefix); it->Next()) {
-    std::optional<ObjectName> name = ObjectName::Decode(FromSlice(it->key()));
-    absl::StatusOr<ObjectRecord> record = ObjectRecord::Parse(FromSlice(it->value()));
-    if (name && record.ok()) request.found.emplace_back(name->part, *std::move(record));
-  }
-  request.status = FromRocks(it->status(), "finding a block in the disk tier");
 }
 
 absl::Status DiskTier::DropLevels(const ObjectName& name, const ObjectRecord& record) {
