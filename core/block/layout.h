@@ -44,13 +44,20 @@ struct LayerLayout {
 enum class RotationId : uint16_t { kHadamard2 = 1 };       // two rounds of (signs, Walsh–Hadamard)
 enum class CodebookId : uint16_t { kLloydMaxSphere = 1 };  // exact Lloyd–Max for (1−x²)^((d−3)/2)
 
+// The rotation that layouts take unless they say otherwise: of the first 2²⁰ seeds the one whose rotations
+// are the flattest at head sizes 64, 80, 96, 128, 192 and 256 together. Flat: the fourth moment of √d·R's
+// entries is small, 2.1 to 2.6 here where a random seed has 3 and an unlucky one, which leaves some channels
+// nearly unmixed, 4. At 4 bits that is a third of the divergence (seed 0, unlucky at 64 and 256, against this
+// one).
+inline constexpr uint64_t kFlatRotationSeed = 880776;
+
 struct Layout {
   Digest model_digest;  // SHA-256 of the weights; of "repository@revision+quantisation" for other engines
   DType dtype = DType::kBf16;
   // Canonical text of everything that changes K after RoPE; "" if K is stored before RoPE.
   std::string rope_state;
   RotationId rotation = RotationId::kHadamard2;
-  uint64_t rotation_seed = 0;
+  uint64_t rotation_seed = kFlatRotationSeed;
   CodebookId codebook = CodebookId::kLloydMaxSphere;
   uint32_t block_tokens = kBlockTokens;
   std::vector<LayerLayout> layers;  // only layers that have KV

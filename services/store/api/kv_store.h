@@ -20,7 +20,11 @@
 
 namespace quire::store {
 
-enum class Tier : uint8_t { kNone = 0, kGpu = 1, kHost = 2, kDisk = 3, kRedis = 4 };
+enum class Tier : uint8_t { kNone = 0, kGpu = 1, kHost = 2, kDisk = 3, kRedis = 4 };  // from the fastest
+inline const char* TierName(Tier tier) {
+  constexpr const char* kNames[] = {"none", "gpu", "host", "disk", "redis"};
+  return kNames[static_cast<size_t>(tier)];
+}
 
 // Whose blocks, of which layout. An unknown fingerprint is NOT_FOUND: RegisterLayout first.
 struct Namespace {
@@ -103,6 +107,8 @@ struct StoreStats {
   std::vector<TierStats> tiers;
   uint64_t lookups = 0, hit_tokens = 0, miss_tokens = 0, blocks_stored = 0, blocks_evicted = 0,
            blocks_deleted = 0;
+  uint64_t levels_dropped = 0;  // that blocks lost for room
+  uint64_t writes_failed = 0;   // copies that slower tiers did not take
   uint64_t checksum_failures = 0, raw_bytes_stored = 0, put_sessions = 0, layouts = 0;
 };
 

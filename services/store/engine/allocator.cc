@@ -104,6 +104,7 @@ void ExtentAllocator::MergeAbove(uint32_t index) {
   record.size_free += records_[upper].size();
   record.above = records_[upper].above;
   if (record.above != kNone) records_[record.above].below = index;
+  if (cursor_ == upper) cursor_ = index;
   spare_.push_back(upper);
 }
 
@@ -137,6 +138,36 @@ void ExtentAllocator::Shrink(Handle handle, uint64_t bytes) {
   uint64_t size = Round(bytes);
   used_ -= records_[handle].size() - size;
   SplitAbove(handle, size);
+}
+
+std::optional<ExtentAllocator::Handle> ExtentAllocator::NextFree() {
+  while (cursor_ != kNone && !records_[cursor_].free()) cursor_ = records_[cursor_].above;
+  if (cursor_ != kNone) return cursor_;
+  cursor_ = bottom_;
+  return std::nullopt;
+}
+
+std::optional<ExtentAllocator::Handle> ExtentAllocator::Above(Handle handle) const {
+  uint32_t above = records_[handle].above;
+  if (above == kNone) return std::nullopt;
+  return above;
+}
+
+void ExtentAllocator::SlideDown(Handle free, Handle object) {
+  RemoveFree(free);
+  Record& f = records_[free];
+  Record& o = records_[object];
+  o.offset = f.offset;
+  f.offset = o.offset + o.size();
+  o.below = f.below;
+  f.above = o.above;
+  o.above = free;
+  f.below = object;
+  if (o.below != kNone) records_[o.below].above = object;
+  if (f.above != kNone) records_[f.above].below = free;
+  if (f.above != kNone && records_[f.above].free()) MergeAbove(free);
+  if (o.below == kNone) bottom_ = object;
+  PushFree(free);
 }
 
 uint64_t ExtentAllocator::largest_free() const {

@@ -46,6 +46,16 @@ class ExtentAllocator {
   uint64_t objects() const { return objects_; }
   uint64_t largest_free() const;
 
+  // For gathering room, by a cursor that goes up through memory: the free block at or above it (it then
+  // stands there); none: there is none up to the end, and the cursor stands at the bottom again.
+  std::optional<Handle> NextFree();
+  void SkipTo(Handle handle) { cursor_ = handle; }  // the cursor stands there
+  void SkipToBottom() { cursor_ = bottom_; }
+  std::optional<Handle> Above(Handle handle) const;  // its neighbour; none: the end
+  // A free block and the object above it change places (the caller moves the bytes); then the free block
+  // takes in what is free above it. REQUIRES: `object` is above `free`.
+  void SlideDown(Handle free, Handle object);
+
   // Walks everything and tells whether the invariants hold. For tests; O(n).
   bool Consistent() const;
 
@@ -84,6 +94,8 @@ class ExtentAllocator {
   std::array<uint32_t, kFirst> second_bits_{};
   std::array<std::array<uint32_t, kSecond>, kFirst> heads_;
   uint64_t capacity_ = 0, used_ = 0, objects_ = 0;
+  uint32_t bottom_ = 0;  // the block at offset 0
+  uint32_t cursor_ = 0;
 };
 
 }  // namespace quire::store

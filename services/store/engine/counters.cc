@@ -7,24 +7,42 @@ namespace quire::store {
 using runtime::AddCounter;
 using runtime::AddGauge;
 
-StoreCounters::StoreCounters(prometheus::Registry& r)
-    : lookups_(AddCounter(r, "quire_store_lookups_total", "Lookup calls")),
+StoreCounters::StoreCounters(prometheus::Registry& r, EventLog& events)
+    : events_(events),
+      lookups_(AddCounter(r, "quire_store_lookups_total", "Lookup calls")),
       hit_tokens_(
           AddCounter(r, "quire_store_hit_tokens_total", "Tokens of looked-up blocks that were stored")),
       miss_tokens_(
           AddCounter(r, "quire_store_miss_tokens_total", "Tokens of looked-up blocks that were not stored")),
       stored_(AddCounter(r, "quire_store_blocks_stored_total", "Objects committed")),
-      evicted_(AddCounter(r, "quire_store_blocks_evicted_total", "Objects evicted for room")),
+      evicted_(AddCounter(r, "quire_store_blocks_evicted_total", "Copies evicted for room")),
       deleted_(AddCounter(r, "quire_store_blocks_deleted_total", "Objects removed on request")),
+      expired_(
+          AddCounter(r, "quire_store_blocks_expired_total", "Objects removed because their time was up")),
       checksum_failures_(AddCounter(r, "quire_store_checksum_failures_total",
                                     "Objects dropped because stored bytes were wrong")),
-      blocks_gauge_(AddGauge(r, "quire_store_blocks", "Objects held", {{"tier", "host"}})),
-      stored_bytes_gauge_(AddGauge(r, "quire_store_stored_bytes", "Bytes of the objects held, as charged",
-                                   {{"tier", "host"}})),
-      raw_bytes_gauge_(AddGauge(r, "quire_store_raw_bytes", "The same blocks as bf16", {{"tier", "host"}})),
-      ratio_gauge_(
-          AddGauge(r, "quire_store_compression_ratio", "raw_bytes / stored_bytes; 0 while nothing is held")),
-      sessions_gauge_(AddGauge(r, "quire_store_put_sessions", "Put sessions open")) {}
+      degraded_(AddCounter(r, "quire_store_levels_dropped_total", "Levels that blocks lost for room")),
+      fetches_shared_(
+          AddCounter(r, "quire_store_fetches_shared_total", "Readers that waited for another's fetch")),
+      raw_bytes_gauge_(AddGauge(r, "quire_store_raw_bytes", "Blocks held, each once, as bf16")),
+      ratio_gauge_(AddGauge(
+          r, "quire_store_compression_ratio",
+          "bf16 bytes of the blocks held over the bytes of all their copies; 0 while nothing is held")),
+      sessions_gauge_(AddGauge(r, "quire_store_put_sessions", "Put sessions open")) {
+  for (size_t slot = 0; slot < kTiers; ++slot) {
+    prometheus::Labels labels = {{"tier", TierName(TierOf(slot))}};
+    moved_[slot] =
+        &AddCounter(r, "quire_store_blocks_moved_total", "Copies made, by the tier they went to", labels);
+    fetched_bytes_[slot] = &AddCounter(r, "quire_store_fetched_bytes_total",
+                                       "Bytes brought back, by the tier they came from", labels);
+    writes_failed_[slot] =
+        &AddCounter(r, "quire_store_writes_failed_total", "Copies that a tier did not take", labels);
+    tiers_[slot] = {
+        &AddGauge(r, "quire_store_blocks", "Objects held", labels),
+        &AddGauge(r, "quire_store_stored_bytes", "Bytes of the objects held, as charged", labels),
+        &AddGauge(r, "quire_store_tier_capacity_bytes", "Size of the tier; 0: no such tier", labels)};
+  }
+}
 
 void StoreCounters::Lookup(uint64_t hit_blocks, uint64_t miss_blocks) {
   lookups.fetch_add(1, std::memory_order_relaxed);
@@ -35,17 +53,29 @@ void StoreCounters::Lookup(uint64_t hit_blocks, uint64_t miss_blocks) {
   miss_tokens_.Increment(static_cast<double>(miss_blocks * kBlockTokens));
 }
 
-void StoreCounters::Stored(const StoredObject& object) {
-  blocks_stored.fetch_add(1, std::memory_order_relaxed);
-  stored_.Increment();
-  blocks.fetch_add(1, std::memory_order_relaxed);
-  stored_bytes.fetch_add(object.room->charged(), std::memory_order_relaxed);
-  raw_bytes.fetch_add(object.raw_bytes, std::memory_order_relaxed);
-  bf16_bytes.fetch_add(object.bf16_bytes, std::memory_order_relaxed);
-  PublishHeld();
+void StoreCounters::Tell(const BlockName& name, StoreEvent::Kind kind, Tier tier, uint32_t levels) {
+  events_.Append(name.tenant, {name.key, name.layout, kind, tier, static_cast<uint8_t>(levels)});
 }
 
-void StoreCounters::Removed(const StoredObject& object, Gone why) {
+void StoreCounters::Hold(const StoredObject& object, int64_t sign) {
+  auto add = [&](std::atomic<uint64_t>& to, uint64_t amount) {
+    to.fetch_add(static_cast<uint64_t>(sign) * amount, std::memory_order_relaxed);
+  };
+  add(blocks, 1);
+  add(raw_bytes, object.record.raw_bytes);
+  add(bf16_bytes, object.record.bf16_bytes);
+}
+
+void StoreCounters::Stored(const BlockName& name, const StoredObject& object) {
+  blocks_stored.fetch_add(1, std::memory_order_relaxed);
+  stored_.Increment();
+  Hold(object, 1);
+  Tell(name, StoreEvent::Kind::kStored, object.tier, object.record.levels);
+}
+
+void StoreCounters::Adopted(const StoredObject& object) { Hold(object, 1); }
+
+void StoreCounters::Removed(const BlockName& name, const StoredObject& object, Gone why, bool last) {
   switch (why) {
     case Gone::kEvicted:
       blocks_evicted.fetch_add(1, std::memory_order_relaxed);
@@ -59,22 +89,60 @@ void StoreCounters::Removed(const StoredObject& object, Gone why) {
       checksum_failures.fetch_add(1, std::memory_order_relaxed);
       checksum_failures_.Increment();
       break;
+    case Gone::kExpired:
+      expired_.Increment();
+      break;
+    case Gone::kVanished:
+      break;
   }
-  blocks.fetch_sub(1, std::memory_order_relaxed);
-  stored_bytes.fetch_sub(object.room->charged(), std::memory_order_relaxed);
-  raw_bytes.fetch_sub(object.raw_bytes, std::memory_order_relaxed);
-  bf16_bytes.fetch_sub(object.bf16_bytes, std::memory_order_relaxed);
-  PublishHeld();
+  Tell(name, StoreEvent::Kind::kRemoved, object.tier, 0);
+  if (last) Hold(object, -1);
 }
 
-void StoreCounters::PublishHeld() {
+void StoreCounters::Degraded(const BlockName& name, Tier tier, uint32_t levels) {
+  levels_dropped.fetch_add(1, std::memory_order_relaxed);
+  degraded_.Increment();
+  Tell(name, StoreEvent::Kind::kDegraded, tier, levels);
+}
+
+void StoreCounters::Moved(const BlockName& name, Tier to, uint32_t levels) {
+  moved_[SlotOf(to)]->Increment();
+  Tell(name, StoreEvent::Kind::kMoved, to, levels);
+}
+
+void StoreCounters::Fetched(Tier from, uint64_t bytes) {
+  fetches.fetch_add(1, std::memory_order_relaxed);
+  fetched_bytes_[SlotOf(from)]->Increment(static_cast<double>(bytes));
+}
+
+void StoreCounters::FetchShared() {
+  fetches_shared.fetch_add(1, std::memory_order_relaxed);
+  fetches_shared_.Increment();
+}
+
+void StoreCounters::WriteFailed(Tier to) {
+  writes_failed.fetch_add(1, std::memory_order_relaxed);
+  writes_failed_[SlotOf(to)]->Increment();
+}
+
+void StoreCounters::CorruptElsewhere() {
+  checksum_failures.fetch_add(1, std::memory_order_relaxed);
+  checksum_failures_.Increment();
+}
+
+void StoreCounters::PublishTiers(std::span<const TierStats> tiers) {
   std::lock_guard lock(gauges_mu_);
-  auto stored = static_cast<double>(stored_bytes.load(std::memory_order_relaxed));
+  double used = 0;
+  for (const TierStats& tier : tiers) {
+    const TierGauges& gauges = tiers_[SlotOf(tier.tier)];
+    gauges.blocks->Set(static_cast<double>(tier.blocks));
+    gauges.used_bytes->Set(static_cast<double>(tier.used_bytes));
+    gauges.capacity_bytes->Set(static_cast<double>(tier.capacity_bytes));
+    used += static_cast<double>(tier.used_bytes);
+  }
   auto raw = static_cast<double>(bf16_bytes.load(std::memory_order_relaxed));
-  blocks_gauge_.Set(static_cast<double>(blocks.load(std::memory_order_relaxed)));
-  stored_bytes_gauge_.Set(stored);
   raw_bytes_gauge_.Set(raw);
-  ratio_gauge_.Set(stored > 0 ? raw / stored : 0);
+  ratio_gauge_.Set(used > 0 ? raw / used : 0);
 }
 
 void StoreCounters::SessionOpened() {

@@ -1,14 +1,17 @@
-// What a store counts, for Stats and for /metrics alike.
+// What happens to a store's blocks: counted, for Stats and for /metrics alike, and told to who watches.
 #pragma once
 
 #include <prometheus/registry.h>
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 
 #include "services/runtime/metrics.h"
+#include "services/store/engine/event_log.h"
 #include "services/store/engine/index.h"
 
 namespace quire::store {
@@ -16,27 +19,45 @@ namespace quire::store {
 // Thread-safe.
 class StoreCounters {
  public:
-  // Registers all families in `registry`.
-  explicit StoreCounters(prometheus::Registry& registry);
+  // Registers all families in `registry`. `events` is borrowed.
+  StoreCounters(prometheus::Registry& registry, EventLog& events);
 
   void Lookup(uint64_t hit_blocks, uint64_t miss_blocks);
-  void Stored(const StoredObject& object);
-  enum class Gone { kEvicted, kDeleted, kCorrupt };
-  void Removed(const StoredObject& object, Gone why);
+  // A block became visible; one of an earlier life, or of another store, was taken in.
+  void Stored(const BlockName& name, const StoredObject& object);
+  void Adopted(const StoredObject& object);
+  enum class Gone : uint8_t { kEvicted, kDeleted, kCorrupt, kExpired, kVanished };
+  // A copy was taken out; `last`: the block with it.
+  void Removed(const BlockName& name, const StoredObject& object, Gone why, bool last);
+  void Degraded(const BlockName& name, Tier tier, uint32_t levels);
+  void Moved(const BlockName& name, Tier to, uint32_t levels);
+  void Fetched(Tier from, uint64_t bytes);
+  void FetchShared();         // a reader waited for another's fetch
+  void WriteFailed(Tier to);  // a block is missing there
+  void CorruptElsewhere();    // wrong bytes of a block that was not in the index
   void SessionOpened();
   void SessionClosed();
+  void PublishTiers(std::span<const TierStats> tiers);
 
   std::atomic<uint64_t> lookups{0}, hit_tokens{0}, miss_tokens{0};
   std::atomic<uint64_t> blocks_stored{0}, blocks_evicted{0}, blocks_deleted{0}, checksum_failures{0};
-  std::atomic<uint64_t> blocks{0}, stored_bytes{0}, raw_bytes{0}, bf16_bytes{0};  // held now
-  std::atomic<uint64_t> put_sessions{0};                                          // open now
+  std::atomic<uint64_t> levels_dropped{0}, fetches{0}, fetches_shared{0}, writes_failed{0};
+  std::atomic<uint64_t> blocks{0}, raw_bytes{0}, bf16_bytes{0};  // held now, each block once
+  std::atomic<uint64_t> put_sessions{0};                         // open now
 
  private:
-  void PublishHeld();
+  void Tell(const BlockName& name, StoreEvent::Kind kind, Tier tier, uint32_t levels);
+  void Hold(const StoredObject& object, int64_t sign);
+  struct TierGauges {
+    prometheus::Gauge *blocks, *used_bytes, *capacity_bytes;
+  };
 
-  prometheus::Counter &lookups_, &hit_tokens_, &miss_tokens_, &stored_, &evicted_, &deleted_,
-      &checksum_failures_;
-  prometheus::Gauge &blocks_gauge_, &stored_bytes_gauge_, &raw_bytes_gauge_, &ratio_gauge_, &sessions_gauge_;
+  EventLog& events_;
+  prometheus::Counter &lookups_, &hit_tokens_, &miss_tokens_, &stored_, &evicted_, &deleted_, &expired_,
+      &checksum_failures_, &degraded_, &fetches_shared_;
+  std::array<prometheus::Counter*, kTiers> moved_, fetched_bytes_, writes_failed_;
+  std::array<TierGauges, kTiers> tiers_;
+  prometheus::Gauge &raw_bytes_gauge_, &ratio_gauge_, &sessions_gauge_;
   std::mutex gauges_mu_;  // so that the gauges' last values are the latest ones
 };
 

@@ -43,12 +43,13 @@ bool Prefault(uint8_t* base, uint64_t bytes) {
 
 }  // namespace
 
-class HostTier::Object : public TierObject {
+class HostTier::Object : public TierObject, public std::enable_shared_from_this<Object> {
  public:
   Object(std::shared_ptr<HostTier> tier, ExtentAllocator::Handle handle, uint8_t* data, uint64_t bytes)
       : tier_(std::move(tier)), handle_(handle), data_(data), bytes_(bytes) {}
   ~Object() override {
     std::lock_guard lock(tier_->mu_);
+    tier_->objects_[handle_] = nullptr;
     tier_->allocator_.Free(handle_);
   }
 
@@ -62,14 +63,39 @@ class HostTier::Object : public TierObject {
     if (!data.empty()) std::memcpy(data_ + offset, data.data(), data.size());
     return absl::OkStatus();
   }
-  // The caller holds the object, and with it the bytes: no owner of their own.
-  absl::StatusOr<PinnedBytes> Read() override { return PinnedBytes{nullptr, {data_, bytes_}}; }
+  absl::StatusOr<PinnedBytes> Read() override {
+    std::lock_guard lock(tier_->mu_);
+    ++pins_;
+    return PinnedBytes{
+        std::shared_ptr<const void>(data_, [self = shared_from_this()](const void*) { self->Unpin(); }),
+        {data_, bytes_}};
+  }
+  MutableBytes Fill() override { return {data_, bytes_}; }
+  void Seal() override { Unpin(); }
+  void Shrink(uint64_t bytes) override {
+    std::lock_guard lock(tier_->mu_);
+    tier_->allocator_.Shrink(handle_, bytes);
+    bytes_ = bytes;
+  }
+
+  // REQUIRE: the tier's lock is held.
+  bool movable() const { return pins_ == 0; }
+  void MoveTo(uint8_t* data) {
+    std::memmove(data, data_, bytes_);
+    data_ = data;
+  }
 
  private:
+  void Unpin() {
+    std::lock_guard lock(tier_->mu_);
+    --pins_;
+  }
+
   std::shared_ptr<HostTier> tier_;
-  ExtentAllocator::Handle handle_;
-  uint8_t* data_;
+  const ExtentAllocator::Handle handle_;
+  uint8_t* data_;  // changes only while nothing pins it
   uint64_t bytes_;
+  uint64_t pins_ = 1;  // the writer's; guarded by the tier's lock
 };
 
 absl::StatusOr<std::shared_ptr<HostTier>> HostTier::Create(uint64_t bytes, bool prefault) {
@@ -101,14 +127,49 @@ absl::StatusOr<std::shared_ptr<HostTier>> HostTier::Create(uint64_t bytes, bool 
 
 HostTier::~HostTier() { munmap(base_, capacity_); }
 
+bool HostTier::Gather(uint64_t bytes) {
+  constexpr uint64_t kMovesAByte =
+      64;  // bytes moved at most for each that is wanted; then it goes on next time
+  uint64_t budget = kMovesAByte * bytes;
+  int laps = 0;
+  while (laps < 2) {
+    std::optional<ExtentAllocator::Handle> free = allocator_.NextFree();
+    if (!free) {
+      ++laps;
+      continue;
+    }
+    if (allocator_.size(*free) >= bytes) return true;
+    std::optional<ExtentAllocator::Handle> above = allocator_.Above(*free);
+    if (!above || !objects_[*above]->movable()) {
+      // The hole stays where it is, under the end or under what is held.
+      if (above) allocator_.SkipTo(*above);
+      laps += above ? 0 : 1;
+      if (!above) allocator_.SkipToBottom();
+      continue;
+    }
+    uint64_t size = allocator_.size(*above);
+    if (size > budget) return false;
+    budget -= size;
+    objects_[*above]->MoveTo(base_ + allocator_.offset(*free));
+    allocator_.SlideDown(*free, *above);
+  }
+  return false;
+}
+
 absl::StatusOr<std::shared_ptr<TierObject>> HostTier::Stage(uint64_t bytes) {
+  std::shared_ptr<Object> object;
   std::lock_guard lock(mu_);
   std::optional<ExtentAllocator::Handle> handle = allocator_.Allocate(bytes);
+  bool has_room = allocator_.used() + ExtentAllocator::Charge(bytes) <= capacity_;
+  if (!handle && has_room && Gather(bytes)) handle = allocator_.Allocate(bytes);
   if (!handle) {
     return absl::ResourceExhaustedError(absl::StrCat("host tier has no free room of ", bytes, " bytes (",
                                                      allocator_.used(), " of ", capacity_, " used)"));
   }
-  return std::make_shared<Object>(shared_from_this(), *handle, base_ + allocator_.offset(*handle), bytes);
+  object = std::make_shared<Object>(shared_from_this(), *handle, base_ + allocator_.offset(*handle), bytes);
+  if (objects_.size() <= *handle) objects_.resize(*handle + size_t{1});
+  objects_[*handle] = object.get();
+  return object;
 }
 
 uint64_t HostTier::used_bytes() const {

@@ -1,9 +1,15 @@
 // The host tier: one arena of anonymous memory, reserved when the store starts.
+//
+// Objects lie in one piece each, so levels that were dropped and objects of other sizes leave holes that no
+// object fits into. When there is room enough but in no one place, the arena gathers it: it slides sealed,
+// unpinned objects down over a hole until the hole, which rises and takes in others on its way, is large
+// enough. To gather room for one object costs about the copying of a few.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "services/store/engine/allocator.h"
@@ -31,8 +37,12 @@ class HostTier : public StorageTier, public std::enable_shared_from_this<HostTie
 
   uint8_t* const base_;
   const uint64_t capacity_;
-  mutable std::mutex mu_;  // guards allocator_
+  // REQUIRE: mu_ is held. A free block of so many bytes; false if a bounded effort did not make one.
+  bool Gather(uint64_t bytes);
+
+  mutable std::mutex mu_;  // guards all below, and where objects are
   ExtentAllocator allocator_;
+  std::vector<Object*> objects_;  // by handle
 };
 
 }  // namespace quire::store

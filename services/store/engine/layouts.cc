@@ -27,38 +27,51 @@ absl::StatusOr<std::shared_ptr<const BlockCodec>> KnownLayout::Codec(const Part&
   return codecs_.try_emplace(part, std::move(codec)).first->second;
 }
 
-absl::StatusOr<std::shared_ptr<const KnownLayout>> LayoutRegistry::Register(const Layout& layout) {
-  QUIRE_RETURN_IF_ERROR(layout.Validate());
-  Digest fingerprint = layout.Fingerprint();
-  std::lock_guard lock(mu_);
-  if (auto it = layouts_.find(fingerprint); it != layouts_.end()) return it->second;
+absl::StatusOr<uint32_t> LayoutRegistry::NumberLocked(const Digest& fingerprint) {
+  if (auto it = numbers_.find(fingerprint); it != numbers_.end()) return it->second;
   if (layouts_.size() >= kMaxLayouts) {
     return absl::ResourceExhaustedError(absl::StrCat("the store knows ", kMaxLayouts, " layouts, its limit"));
   }
-  auto known = std::make_shared<const KnownLayout>(static_cast<uint32_t>(layouts_.size()), layout);
-  layouts_.emplace(fingerprint, known);
-  by_id_.push_back(known);
-  return known;
+  uint32_t number = static_cast<uint32_t>(layouts_.size());
+  numbers_.emplace(fingerprint, number);
+  layouts_.emplace_back();
+  return number;
+}
+
+absl::StatusOr<std::shared_ptr<const KnownLayout>> LayoutRegistry::Register(const Layout& layout) {
+  QUIRE_RETURN_IF_ERROR(layout.Validate());
+  std::lock_guard lock(mu_);
+  QUIRE_ASSIGN_OR_RETURN(uint32_t number, NumberLocked(layout.Fingerprint()));
+  if (layouts_[number] == nullptr) {
+    layouts_[number] = std::make_shared<const KnownLayout>(number, layout);
+    ++registered_;
+  }
+  return layouts_[number];
+}
+
+absl::StatusOr<uint32_t> LayoutRegistry::NumberOf(const Digest& fingerprint) {
+  std::lock_guard lock(mu_);
+  return NumberLocked(fingerprint);
+}
+
+std::shared_ptr<const KnownLayout> LayoutRegistry::ByNumber(uint32_t number) const {
+  std::shared_lock lock(mu_);
+  return number < layouts_.size() ? layouts_[number] : nullptr;
 }
 
 absl::StatusOr<std::shared_ptr<const KnownLayout>> LayoutRegistry::Find(const Digest& fingerprint) const {
   std::shared_lock lock(mu_);
-  auto it = layouts_.find(fingerprint);
-  if (it == layouts_.end()) {
+  auto it = numbers_.find(fingerprint);
+  if (it == numbers_.end() || layouts_[it->second] == nullptr) {
     return absl::NotFoundError(absl::StrCat("layout with fingerprint ", fingerprint.Hex().substr(0, 16),
                                             "… is not known: call RegisterLayout first"));
   }
-  return it->second;
-}
-
-std::shared_ptr<const KnownLayout> LayoutRegistry::ById(uint32_t id) const {
-  std::shared_lock lock(mu_);
-  return id < by_id_.size() ? by_id_[id] : nullptr;
+  return layouts_[it->second];
 }
 
 uint64_t LayoutRegistry::size() const {
   std::shared_lock lock(mu_);
-  return layouts_.size();
+  return registered_;
 }
 
 absl::StatusOr<ObjectSizes> PossibleObjectSizes(const Layout& layout, const Part& part) {

@@ -43,14 +43,20 @@ class LayoutRegistry {
   absl::StatusOr<std::shared_ptr<const KnownLayout>> Register(const Layout& layout);
   // NOT_FOUND: to be registered first.
   absl::StatusOr<std::shared_ptr<const KnownLayout>> Find(const Digest& fingerprint) const;
-  // By the number it has here; null if there is no such.
-  std::shared_ptr<const KnownLayout> ById(uint32_t id) const;
+  // The number of a layout, known or (from storage) to be registered later. RESOURCE_EXHAUSTED likewise.
+  absl::StatusOr<uint32_t> NumberOf(const Digest& fingerprint);
+  // By number; null while it is not registered.
+  std::shared_ptr<const KnownLayout> ByNumber(uint32_t number) const;
   uint64_t size() const;
 
  private:
+  // REQUIRES: mu_ is held.
+  absl::StatusOr<uint32_t> NumberLocked(const Digest& fingerprint);
+
   mutable std::shared_mutex mu_;  // guards all below
-  std::vector<std::shared_ptr<const KnownLayout>> by_id_;
-  absl::flat_hash_map<Digest, std::shared_ptr<const KnownLayout>> layouts_;
+  absl::flat_hash_map<Digest, uint32_t> numbers_;
+  std::vector<std::shared_ptr<const KnownLayout>> layouts_;  // by number; null: not registered
+  uint64_t registered_ = 0;
 };
 
 // Sizes that an object of this part can have: between the smallest header with one level and the largest

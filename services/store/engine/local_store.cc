@@ -2,8 +2,8 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <mutex>
-#include <shared_mutex>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -24,11 +24,31 @@ int64_t SteadyMs() {
       .count();
 }
 
+int64_t UnixMs() {
+  using std::chrono::system_clock;
+  return std::chrono::duration_cast<std::chrono::milliseconds>(system_clock::now().time_since_epoch())
+      .count();
+}
+
 LocalStoreOptions WithDefaults(LocalStoreOptions options) {
   if (options.max_announced_bytes == 0) options.max_announced_bytes = options.host_bytes;
   if (!options.now_ms) options.now_ms = SteadyMs;
+  if (!options.now_unix_ms) options.now_unix_ms = UnixMs;
   if (!options.registry) options.registry = runtime::NewRegistry();
+  if (!options.faults) options.faults = std::make_shared<FaultPoints>();
+  options.placement.now_ms = options.now_ms;
+  options.placement.now_unix_ms = options.now_unix_ms;
+  options.placement.faults = options.faults;
+  options.placement.default_share = options.default_quota_bytes;
   return options;
+}
+
+std::vector<std::shared_ptr<FencedTier>> Fenced(const LocalStoreOptions& options) {
+  std::vector<std::shared_ptr<FencedTier>> fenced;
+  for (const std::shared_ptr<ObjectTier>& tier : options.lower) {
+    fenced.push_back(std::make_shared<FencedTier>(tier, options.fence));
+  }
+  return fenced;
 }
 
 absl::Status CheckCount(const char* what, size_t count, size_t limit) {
@@ -39,18 +59,27 @@ absl::Status CheckCount(const char* what, size_t count, size_t limit) {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<LocalStore>> LocalStore::Create(LocalStoreOptions options) {
-  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<HostTier> tier,
+  if (options.floor_levels < 1 || options.floor_levels > kMaxLevels) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("floor of ", options.floor_levels, " levels: 1…", kMaxLevels));
+  }
+  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<HostTier> arena,
                          HostTier::Create(options.host_bytes, options.host_prefault));
-  return std::shared_ptr<LocalStore>(new LocalStore(WithDefaults(std::move(options)), std::move(tier)));
+  std::shared_ptr<LocalStore> store(new LocalStore(WithDefaults(std::move(options)), std::move(arena)));
+  QUIRE_RETURN_IF_ERROR(store->placement_->Recover());
+  return store;
 }
 
-LocalStore::LocalStore(LocalStoreOptions options, std::shared_ptr<StorageTier> tier)
+LocalStore::LocalStore(LocalStoreOptions options, std::shared_ptr<StorageTier> arena)
     : options_(std::move(options)),
       registry_(options_.registry),
-      counters_(*registry_),
-      tier_(std::move(tier)),
-      policy_(std::make_unique<LruPolicy>()),
-      index_(policy_.get()) {}
+      counters_(*registry_, events_),
+      tenants_(options_.tenant_secret, options_.max_tenants,
+               {options_.default_quota_bytes, options_.floor_levels}),
+      arena_(std::move(arena)),
+      placement_(std::make_unique<Placement>(options_.placement, arena_, Fenced(options_), tenants_, layouts_,
+                                             counters_)),
+      index_(placement_->index()) {}
 
 absl::StatusOr<Digest> LocalStore::RegisterLayout(const Layout& layout) {
   QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<const KnownLayout> known, layouts_.Register(layout));
@@ -65,21 +94,14 @@ absl::StatusOr<LocalStore::View> LocalStore::Resolve(const Namespace& ns, const 
   View view;
   QUIRE_ASSIGN_OR_RETURN(view.layout, layouts_.Find(ns.fingerprint));
   QUIRE_ASSIGN_OR_RETURN(view.part, view.layout->Resolve(part));
-  std::shared_lock lock(tenants_mu_);
-  if (auto it = tenants_.find(ns.tenant); it != tenants_.end()) view.tenant = it->second;
+  view.tenant = tenants_.Find(ns.tenant);
+  view.tenant_name = ns.tenant;
   return view;
 }
 
 absl::StatusOr<uint32_t> LocalStore::AddTenant(const std::string& tenant) {
-  std::lock_guard lock(tenants_mu_);
-  if (auto it = tenants_.find(tenant); it != tenants_.end()) return it->second;
-  if (tenants_.size() >= options_.max_tenants) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the store knows ", options_.max_tenants, " tenants, its limit"));
-  }
-  uint32_t id = static_cast<uint32_t>(tenants_.size());
-  tenants_.emplace(tenant, id);
-  return id;
+  if (std::optional<uint32_t> known = tenants_.Find(tenant)) return *known;
+  return tenants_.Add(tenant);
 }
 
 absl::StatusOr<LookupResult> LocalStore::Lookup(const Namespace& ns, std::span<const Digest> keys,
@@ -90,32 +112,63 @@ absl::StatusOr<LookupResult> LocalStore::Lookup(const Namespace& ns, std::span<c
         absl::StrCat("lease of ", options.lease.count(), " ms: 0…", kMaxLeaseMs));
   }
   QUIRE_ASSIGN_OR_RETURN(View view, Resolve(ns, options.part));
+  // What other stores wrote for this tenant counts as its own.
+  if (!view.tenant && placement_->has_shared()) {
+    QUIRE_ASSIGN_OR_RETURN(view.tenant, AddTenant(ns.tenant));
+  }
   LookupResult result;
   result.blocks.reserve(options.all ? keys.size() : std::min<size_t>(keys.size(), 1024));
-  BlockIndex::Mark mark;
+  // Deeper blocks get earlier ticks, so that a chain loses its end first.
+  uint64_t tick = placement_->clock().Ticks(keys.size() + 1) + keys.size();
+  BlockIndex::Mark mark = MarkAt(tick);
   if (options.lease.count() > 0) {
     mark.leased_until = options_.now_ms() + options.lease.count();
     result.lease_id = next_lease_.fetch_add(1, std::memory_order_relaxed);
   }
-  // Deeper blocks get earlier ticks, so that a chain loses its end first.
-  uint64_t tick = policy_->Ticks(keys.size() + 1) + keys.size();
-  double us_per_byte = read_us_per_byte_.load(std::memory_order_relaxed);
-  uint64_t hits = 0;
   for (const Digest& key : keys) {
     BlockState state;
     mark.tick = tick--;
     if (view.tenant) state = index_.Look({*view.tenant, view.layout->id, key}, view.part, mark);
-    if (state.state == BlockState::kHit) {
-      state.fetch_us = 1 + static_cast<uint64_t>(static_cast<double>(state.bytes) * us_per_byte);
-      if (hits == result.blocks.size()) ++result.prefix_blocks;
-      ++hits;
-    }
+    if (state.state == BlockState::kHit) state.fetch_us = placement_->PredictUs(state.tier, state.bytes);
     bool stop = state.state != BlockState::kHit && !options.all;
     result.blocks.push_back(std::move(state));
     if (stop) break;
   }
+  if (placement_->has_shared()) LookElsewhere(view, keys, options.all, &result.blocks);
+  uint64_t hits = 0;
+  for (const BlockState& state : result.blocks) {
+    if (state.state != BlockState::kHit) continue;
+    if (result.prefix_blocks == hits && &state == &result.blocks[hits]) ++result.prefix_blocks;
+    ++hits;
+  }
   counters_.Lookup(hits, keys.size() - hits);
   return result;
+}
+
+void LocalStore::LookElsewhere(const View& view, std::span<const Digest> keys, bool all,
+                               std::vector<BlockState>* blocks) {
+  if (blocks->empty() || blocks->back().state == BlockState::kHit) {
+    if (!all) return;
+  }
+  if (!all) {
+    // From the first that is missing here; what is being written here will be here.
+    if (blocks->back().state == BlockState::kPending) return;
+    size_t known = blocks->size() - 1;
+    blocks->pop_back();
+    placement_->LookShared(*view.tenant, view.layout->fingerprint, view.part, keys.subspan(known), false,
+                           blocks);
+    return;
+  }
+  std::vector<Digest> missing;
+  std::vector<size_t> places;
+  for (size_t i = 0; i < blocks->size(); ++i) {
+    if ((*blocks)[i].state != BlockState::kMiss) continue;
+    missing.push_back(keys[i]);
+    places.push_back(i);
+  }
+  std::vector<BlockState> states;
+  placement_->LookShared(*view.tenant, view.layout->fingerprint, view.part, missing, true, &states);
+  for (size_t i = 0; i < states.size(); ++i) (*blocks)[places[i]] = std::move(states[i]);
 }
 
 absl::Status LocalStore::CheckAnnounced(const View& view, std::span<const BlockAnnounce> blocks,
@@ -133,9 +186,9 @@ absl::Status LocalStore::CheckAnnounced(const View& view, std::span<const BlockA
           absl::StrCat("block ", i, ": ", bytes, " bytes announced; ", encode ? "raw KV" : "an object",
                        " of this layout and part has ", sizes.least, "…", sizes.most));
     }
-    if (!encode && bytes > tier_->capacity_bytes()) {
+    if (!encode && bytes > arena_->capacity_bytes()) {
       return absl::ResourceExhaustedError(absl::StrCat(
-          "block ", i, ": ", bytes, " bytes can never fit the host tier of ", tier_->capacity_bytes()));
+          "block ", i, ": ", bytes, " bytes can never fit the host tier of ", arena_->capacity_bytes()));
     }
   }
   return absl::OkStatus();
@@ -172,10 +225,10 @@ absl::Status LocalStore::CheckChain(const View& view, std::span<const BlockAnnou
 absl::StatusOr<std::vector<uint32_t>> LocalStore::AnnounceAll(const View& view,
                                                               std::span<const BlockAnnounce> blocks) {
   std::vector<uint32_t> wanted;
-  uint64_t tick = policy_->Ticks(blocks.size()) + blocks.size();
+  uint64_t tick = placement_->clock().Ticks(blocks.size()) + blocks.size();
   for (uint32_t i = 0; i < blocks.size(); ++i) {
     BlockName name{*view.tenant, view.layout->id, blocks[i].identity.key};
-    absl::StatusOr<bool> is_wanted = index_.Announce(name, blocks[i].identity, view.part, --tick);
+    absl::StatusOr<bool> is_wanted = index_.Announce(name, blocks[i].identity, view.part, MarkAt(--tick));
     if (!is_wanted.ok()) {
       for (uint32_t w : wanted) index_.Unannounce({*view.tenant, view.layout->id, blocks[w].identity.key});
       return absl::Status(is_wanted.status().code(),
@@ -193,6 +246,7 @@ absl::Status LocalStore::TakeBudget(std::span<const BlockAnnounce> blocks, std::
     for (uint32_t i : wanted) bytes += blocks[i].bytes;
   }
   std::lock_guard lock(budget_mu_);
+  if (draining_) return absl::UnavailableError("the store is draining and takes no new blocks");
   if (sessions_ >= options_.max_put_sessions) {
     return absl::ResourceExhaustedError(absl::StrCat(sessions_, " put sessions are open, the limit"));
   }
@@ -217,6 +271,13 @@ absl::StatusOr<std::unique_ptr<PutSession>> LocalStore::BeginPut(const Namespace
                                                                  const PutOptions& options) {
   QUIRE_RETURN_IF_ERROR(CheckCount("blocks", blocks.size(), kMaxBlocks));
   if (blocks.empty()) return absl::InvalidArgumentError("no block is announced");
+  if (options.priority < kMinPriority || options.priority > kMaxPriority) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("priority ", options.priority, ": ", kMinPriority, "…", kMaxPriority));
+  }
+  if (options.ttl.count() < 0 || static_cast<uint64_t>(options.ttl.count()) > kMaxTtlMs) {
+    return absl::InvalidArgumentError(absl::StrCat("ttl of ", options.ttl.count(), " ms: 0…", kMaxTtlMs));
+  }
   QUIRE_ASSIGN_OR_RETURN(View view, Resolve(ns, options.part));
   std::optional<CodecSpec> encode;
   if (!options.encode.empty()) {
@@ -233,62 +294,25 @@ absl::StatusOr<std::unique_ptr<PutSession>> LocalStore::BeginPut(const Namespace
     QUIRE_ASSIGN_OR_RETURN(view.tenant, AddTenant(ns.tenant));
   }
   QUIRE_RETURN_IF_ERROR(CheckChain(view, blocks));
+  PutTerms terms{std::move(encode), options.priority, 0};
+  if (options.ttl.count() > 0) terms.expires_ms = options_.now_unix_ms() + options.ttl.count();
   QUIRE_ASSIGN_OR_RETURN(std::vector<uint32_t> wanted, AnnounceAll(view, blocks));
-  if (absl::Status budget = TakeBudget(blocks, wanted, encode.has_value()); !budget.ok()) {
+  if (absl::Status budget = TakeBudget(blocks, wanted, terms.encode.has_value()); !budget.ok()) {
     for (uint32_t i : wanted) index_.Unannounce({*view.tenant, view.layout->id, blocks[i].identity.key});
     return budget;
   }
   return std::make_unique<LocalPutSession>(
-      shared_from_this(), std::move(view), std::move(encode), std::move(codec),
+      shared_from_this(), std::move(view), std::move(terms), std::move(codec),
       std::vector<BlockAnnounce>(blocks.begin(), blocks.end()), std::move(wanted));
-}
-
-void LocalStore::Removed(const BlockName& name, const StoredObject& object, StoreCounters::Gone why) {
-  counters_.Removed(object, why);
-  events_.Append(name.tenant, {name.key, name.layout, StoreEvent::Kind::kRemoved, object.tier, 0});
-}
-
-bool LocalStore::EvictOne() {
-  // A block used while this looks for one is passed over; where everything is in use all the time, the next
-  // round takes one all the same.
-  constexpr int kRounds = 3;
-  for (int round = 0; round < kRounds; ++round) {
-    uint64_t before = policy_->Ticks(1);
-    int64_t now = options_.now_ms();
-    while (std::optional<BlockName> victim = policy_->PopVictim(before, now)) {
-      std::vector<StoredObjectPtr> objects = index_.Evict(*victim, now);
-      for (const StoredObjectPtr& object : objects) Removed(*victim, *object, StoreCounters::Gone::kEvicted);
-      if (!objects.empty()) return true;
-    }
-  }
-  return false;
-}
-
-absl::StatusOr<std::shared_ptr<TierObject>> LocalStore::StageWithEviction(uint64_t bytes) {
-  while (true) {
-    absl::StatusOr<std::shared_ptr<TierObject>> room = tier_->Stage(bytes);
-    if (room.ok() || !absl::IsResourceExhausted(room.status())) return room;
-    if (!EvictOne()) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("no room for ", bytes, " bytes: what is left is in use (", tier_->used_bytes(), " of ",
-                       tier_->capacity_bytes(), " bytes)"));
-    }
-  }
-}
-
-bool LocalStore::TakeFault() {
-  int64_t left = corrupt_next_.load(std::memory_order_relaxed);
-  while (left > 0 && !corrupt_next_.compare_exchange_weak(left, left - 1, std::memory_order_relaxed)) {
-  }
-  return left > 0;
 }
 
 absl::StatusOr<BlockReader> LocalStore::Verified(const View& view, const BlockIdentity& identity,
                                                  const StoredObject& object, Bytes bytes) {
   QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<const BlockCodec> codec, view.layout->Codec(object.part));
   QUIRE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::Open(std::move(codec), identity, bytes));
-  if (TakeFault()) {
-    uint64_t at = reader.slices().level(0).offset;
+  if (std::optional<uint64_t> offset = options_.faults->TakeParameter(Fault::kCorruptByte)) {
+    uint64_t first = reader.slices().level(0).offset;
+    uint64_t at = first + *offset % (bytes.size() - first);
     uint8_t flipped = bytes[at] ^ 0x10;
     QUIRE_RETURN_IF_ERROR(object.room->Write(at, {&flipped, 1}));
   }
@@ -297,16 +321,25 @@ absl::StatusOr<BlockReader> LocalStore::Verified(const View& view, const BlockId
 }
 
 absl::StatusOr<OpenedBlock> LocalStore::Open(const View& view, const BlockIdentity& identity) {
-  StoredObjectPtr object;
-  BlockName name{view.tenant.value_or(0), view.layout->id, identity.key};
-  if (view.tenant) object = index_.Open(name, identity, view.part, policy_->Ticks(1));
-  if (object == nullptr) return absl::NotFoundError("the block is not stored");
-
+  std::optional<uint32_t> tenant = view.tenant;
+  if (!tenant && placement_->has_shared()) {
+    QUIRE_ASSIGN_OR_RETURN(tenant, AddTenant(view.tenant_name));
+  }
+  if (!tenant) return absl::NotFoundError("the block is not stored");
+  BlockName name{*tenant, view.layout->id, identity.key};
+  StoredObjectPtr object = index_.Open(name, identity, view.part, MarkAt(placement_->clock().Ticks(1)));
+  if (object != nullptr) {
+    QUIRE_ASSIGN_OR_RETURN(object,
+                           placement_->AtHand(name, identity, *view.layout, view.part, std::move(object)));
+  } else {
+    QUIRE_ASSIGN_OR_RETURN(object, placement_->FetchShared(name, identity, *view.layout, view.part));
+  }
   auto start = std::chrono::steady_clock::now();
   QUIRE_ASSIGN_OR_RETURN(PinnedBytes pinned, object->room->Read());
+  pinned.bytes = pinned.bytes.first(object->record.bytes());
   absl::StatusOr<BlockReader> reader = Verified(view, identity, *object, pinned.bytes);
   if (!reader.ok()) {
-    if (index_.Drop(name, object)) Removed(name, *object, StoreCounters::Gone::kCorrupt);
+    placement_->DropCorrupt(name, object);
     // The reason names the block's key, which is for its client only.
     spdlog::error(
         "store: block {} of a sequence of layout {} failed verification in the host tier and was dropped",
@@ -315,10 +348,15 @@ absl::StatusOr<OpenedBlock> LocalStore::Open(const View& view, const BlockIdenti
         absl::StrCat("the stored block failed verification: ", std::string(reader.status().message())));
   }
   std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
-  double seen = read_us_per_byte_.load(std::memory_order_relaxed);
-  read_us_per_byte_.store(0.9 * seen + 0.1 * took.count() / static_cast<double>(object->bytes),
-                          std::memory_order_relaxed);
+  placement_->ObserveArenaRead(object->record.bytes(), took.count());
   return OpenedBlock{std::move(object), std::move(pinned), *std::move(reader)};
+}
+
+void LocalStore::ReadAhead(const View& view, std::span<const BlockIdentity> identities) {
+  if (!view.tenant || !placement_->has_lower()) return;
+  for (const BlockIdentity& identity : identities) {
+    (void)placement_->FetchLater({*view.tenant, view.layout->id, identity.key}, view.layout);
+  }
 }
 
 absl::Status LocalStore::Get(const Namespace& ns, std::span<const BlockIdentity> blocks,
@@ -338,6 +376,8 @@ absl::Status LocalStore::Get(const Namespace& ns, std::span<const BlockIdentity>
       continue;
     }
     int levels = LevelsForBits(block->reader.header(), block->reader.levels(), options.max_bits);
+    levels = std::min(
+        levels, LevelsForError(block->reader.header(), block->reader.levels(), options.max_relative_error));
     QUIRE_RETURN_IF_ERROR(
         sink.on_block(i, block->pinned.bytes.first(block->reader.slices().ObjectBytes(levels))));
   }
@@ -345,53 +385,56 @@ absl::Status LocalStore::Get(const Namespace& ns, std::span<const BlockIdentity>
 }
 
 absl::StatusOr<uint32_t> LocalStore::Delete(const Namespace& ns, std::span<const Digest> keys, bool force) {
-  QUIRE_RETURN_IF_ERROR(CheckCount("keys", keys.size(), kMaxKeys));
-  QUIRE_ASSIGN_OR_RETURN(View view, Resolve(ns, Part{}));
-  uint32_t deleted = 0;
-  if (!view.tenant) return deleted;
   int64_t now = options_.now_ms();
-  for (const Digest& key : keys) {
-    BlockName name{*view.tenant, view.layout->id, key};
-    std::vector<StoredObjectPtr> objects = index_.Delete(name, force, now);
-    for (const StoredObjectPtr& object : objects) Removed(name, *object, StoreCounters::Gone::kDeleted);
-    deleted += objects.empty() ? 0 : 1;
-  }
+  absl::StatusOr<uint32_t> deleted = CountKeys(ns, keys, [&](const View&, const BlockName& name, size_t) {
+    std::vector<StoredObjectPtr> copies = index_.Delete(name, force, now);
+    placement_->Discard(name, copies, StoreCounters::Gone::kDeleted);
+    return !copies.empty();
+  });
+  counters_.PublishTiers(placement_->Stats());
   return deleted;
 }
 
-absl::StatusOr<uint32_t> LocalStore::CountKeys(const Namespace& ns, std::span<const Digest> keys,
-                                               absl::FunctionRef<bool(const BlockName&, size_t)> each) const {
+absl::StatusOr<uint32_t> LocalStore::CountKeys(
+    const Namespace& ns, std::span<const Digest> keys,
+    absl::FunctionRef<bool(const View&, const BlockName&, size_t)> each) const {
   QUIRE_RETURN_IF_ERROR(CheckCount("keys", keys.size(), kMaxKeys));
   QUIRE_ASSIGN_OR_RETURN(View view, Resolve(ns, Part{}));
   uint32_t count = 0;
   if (!view.tenant) return count;
-  for (size_t i = 0; i < keys.size(); ++i) count += each({*view.tenant, view.layout->id, keys[i]}, i) ? 1 : 0;
+  for (size_t i = 0; i < keys.size(); ++i) {
+    count += each(view, {*view.tenant, view.layout->id, keys[i]}, i) ? 1 : 0;
+  }
   return count;
 }
 
 absl::StatusOr<uint32_t> LocalStore::Pin(const Namespace& ns, std::span<const Digest> keys) {
-  return CountKeys(ns, keys, [&](const BlockName& name, size_t) { return index_.Pin(name); });
+  return CountKeys(ns, keys, [&](const View&, const BlockName& name, size_t) { return index_.Pin(name); });
 }
 
 absl::StatusOr<uint32_t> LocalStore::Unpin(const Namespace& ns, std::span<const Digest> keys) {
-  return CountKeys(ns, keys, [&](const BlockName& name, size_t) { return index_.Unpin(name); });
+  return CountKeys(ns, keys, [&](const View&, const BlockName& name, size_t) { return index_.Unpin(name); });
 }
 
 absl::StatusOr<uint32_t> LocalStore::Touch(const Namespace& ns, std::span<const Digest> keys) {
-  uint64_t last = policy_->Ticks(keys.size() + 1) + keys.size();
-  return CountKeys(ns, keys, [&](const BlockName& name, size_t i) { return index_.Touch(name, last - i); });
+  uint64_t last = placement_->clock().Ticks(keys.size() + 1) + keys.size();
+  return CountKeys(
+      ns, keys, [&](const View&, const BlockName& name, size_t i) { return index_.Touch(name, last - i); });
 }
 
-absl::StatusOr<uint32_t> LocalStore::Prefetch(const Namespace& ns, std::span<const Digest> keys, Tier) {
-  // There is one tier: all that is stored is in the fastest already.
-  return CountKeys(ns, keys, [](const BlockName&, size_t) { return false; });
+absl::StatusOr<uint32_t> LocalStore::Prefetch(const Namespace& ns, std::span<const Digest> keys, Tier tier) {
+  return CountKeys(ns, keys, [&](const View& view, const BlockName& name, size_t) {
+    StoredObjectPtr object = index_.PeekAny(name);
+    if (object == nullptr || (tier != Tier::kNone && object->tier <= tier)) return false;
+    return placement_->FetchLater(name, view.layout);
+  });
 }
 
 absl::StatusOr<StoreStats> LocalStore::Stats() {
   constexpr auto kOrder = std::memory_order_relaxed;
   StoreStats stats;
-  stats.tiers.push_back({tier_->kind(), tier_->capacity_bytes(), tier_->used_bytes(),
-                         counters_.blocks.load(kOrder), counters_.raw_bytes.load(kOrder)});
+  stats.tiers = placement_->Stats();
+  stats.tiers.front().raw_bytes = counters_.raw_bytes.load(kOrder);
   stats.lookups = counters_.lookups.load(kOrder);
   stats.hit_tokens = counters_.hit_tokens.load(kOrder);
   stats.miss_tokens = counters_.miss_tokens.load(kOrder);
@@ -399,19 +442,19 @@ absl::StatusOr<StoreStats> LocalStore::Stats() {
   stats.blocks_evicted = counters_.blocks_evicted.load(kOrder);
   stats.blocks_deleted = counters_.blocks_deleted.load(kOrder);
   stats.checksum_failures = counters_.checksum_failures.load(kOrder);
+  stats.levels_dropped = counters_.levels_dropped.load(kOrder);
+  stats.writes_failed = counters_.writes_failed.load(kOrder);
   stats.raw_bytes_stored = counters_.bf16_bytes.load(kOrder);
   stats.put_sessions = counters_.put_sessions.load(kOrder);
   stats.layouts = layouts_.size();
+  counters_.PublishTiers(stats.tiers);
   return stats;
 }
 
-absl::Status LocalStore::InjectFault(const std::string& point, uint32_t count) {
+absl::Status LocalStore::InjectFault(const std::string& point, uint32_t count, uint64_t parameter) {
   if (!options_.enable_faults)
     return absl::PermissionDeniedError("faults are off: start the store with --enable-faults");
-  if (point != "corrupt_byte")
-    return absl::NotFoundError(absl::StrCat("no fault point is called ", point, "; there is corrupt_byte"));
-  corrupt_next_.store(count, std::memory_order_relaxed);
-  return absl::OkStatus();
+  return options_.faults->Arm(point, count, parameter);
 }
 
 }  // namespace quire::store

@@ -1,4 +1,4 @@
-// The store in this process: a host-memory tier, an index, and the rules between them.
+// The store in this process: an arena in host memory, tiers below it, an index, and the rules between them.
 //
 // An object is in one of three places in its life: a session's (staged: it takes room, nobody sees it), the
 // index's (visible), and readers' (after removal: its room is free when the last of them lets go). All three
@@ -9,16 +9,16 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <shared_mutex>
 #include <span>
 #include <string>
+#include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "services/store/api/kv_store.h"
 #include "services/store/engine/counters.h"
@@ -26,6 +26,8 @@
 #include "services/store/engine/eviction.h"
 #include "services/store/engine/index.h"
 #include "services/store/engine/layouts.h"
+#include "services/store/engine/placement.h"
+#include "services/store/engine/tenants.h"
 #include "services/store/engine/tier.h"
 
 namespace quire::store {
@@ -33,6 +35,15 @@ namespace quire::store {
 struct LocalStoreOptions {
   uint64_t host_bytes = uint64_t{512} << 20;  // reserved at start
   bool host_prefault = false;                 // touch every page at start
+  // Tiers below the arena, at most one of a kind; each is put behind a fence.
+  std::vector<std::shared_ptr<ObjectTier>> lower;
+  FenceOptions fence;
+  PlacementOptions placement;  // its clocks and faults are filled in
+  // The fewest levels a block is cut down to before it is evicted, unless its tenant's rules say otherwise; 1
+  // is two bits, 2 three, 3 four; kMaxLevels: blocks are not cut.
+  uint32_t floor_levels = 2;
+  uint64_t default_quota_bytes = 0;  // of tenants without rules of their own; 0: no limit
+  std::string tenant_secret;         // of the HMAC that makes tenants' names in storage
   uint32_t max_put_sessions = 256;
   uint64_t max_announced_bytes = 0;         // of wanted coded blocks, over all open sessions; 0: host_bytes
   uint64_t max_announced_blocks = 1 << 18;  // likewise
@@ -40,8 +51,10 @@ struct LocalStoreOptions {
                                   << 20;  // raw KV received and not yet encoded, over all sessions
   uint32_t max_tenants = 65536;
   bool enable_faults = false;                      // InjectFault works
+  std::shared_ptr<FaultPoints> faults;             // shared with the tiers; null: of its own
   std::shared_ptr<prometheus::Registry> registry;  // null: one of its own
   std::function<int64_t()> now_ms;                 // a steady clock; null: the machine's
+  std::function<int64_t()> now_unix_ms;            // null: the machine's
 };
 
 // A verified object with its bytes, kept for as long as this lives. Do not keep it longer than needed: its
@@ -54,7 +67,8 @@ struct OpenedBlock {
 
 class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStore> {
  public:
-  // RESOURCE_EXHAUSTED if the memory cannot be reserved.
+  // RESOURCE_EXHAUSTED if the memory cannot be reserved; the lower tiers' errors where what they hold cannot
+  // be listed.
   static absl::StatusOr<std::shared_ptr<LocalStore>> Create(LocalStoreOptions options);
   ~LocalStore() override = default;  // open sessions keep the store alive
 
@@ -77,6 +91,7 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
   // A namespace and part, checked once for many blocks.
   struct View {
     std::optional<uint32_t> tenant;  // none: nothing of this tenant is stored
+    std::string tenant_name;
     std::shared_ptr<const KnownLayout> layout;
     Part part;
   };
@@ -91,58 +106,82 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
   EventLog& events() { return events_; }
   // The layout of an event; null if there is no such.
   std::shared_ptr<const KnownLayout> LayoutOf(const StoreEvent& event) const {
-    return layouts_.ById(event.layout);
+    return layouts_.ByNumber(event.layout);
   }
 
-  // Arms a fault: "corrupt_byte" flips one byte in each of the next `count` objects that are read.
-  // PERMISSION_DENIED unless options.enable_faults, NOT_FOUND for an unknown point.
-  absl::Status InjectFault(const std::string& point, uint32_t count);
+  // Brings blocks that a reader will open next to the arena, as far as the mover's queue has places.
+  void ReadAhead(const View& view, std::span<const BlockIdentity> identities);
+
+  // Arms a fault point (services/store/tier/faults.h). PERMISSION_DENIED unless options.enable_faults.
+  absl::Status InjectFault(const std::string& point, uint32_t count, uint64_t parameter = 0);
+
+  // A tenant's limits; those of one that has stored nothing yet are kept for when it does.
+  absl::StatusOr<TenantRules> Rules(const std::string& tenant);
+  absl::Status SetRules(const std::string& tenant, const TenantRules& rules);
+  absl::StatusOr<uint64_t> Quota(const std::string& tenant);
+  absl::Status SetQuota(const std::string& tenant, uint64_t bytes);
+  absl::StatusOr<uint64_t> StoredBytes(const std::string& tenant) const;
+  // Removes every block of a tenant, leased and pinned ones too; how many.
+  absl::StatusOr<uint64_t> DeleteTenant(const std::string& tenant);
+
+  struct VerifyProgress {
+    uint64_t blocks = 0, bytes = 0, failures = 0, unreadable = 0;
+    double done = 0;  // 0…1
+  };
+  // Checks everything a tier (kNone: all) holds against its checksums, at most at so many bytes a second (0:
+  // no limit), and drops what fails. `progress` is called now and then and at the end; false stops
+  // (CANCELLED).
+  absl::Status Verify(Tier tier, uint64_t bytes_per_second,
+                      absl::FunctionRef<bool(const VerifyProgress&)> progress);
+
+  // Refuses new puts (UNAVAILABLE) from now on; waits until sessions have ended and the lower tiers have,
+  // durably, what they are to have. DEADLINE_EXCEEDED after so long.
+  absl::Status Drain(std::chrono::milliseconds patience);
+  // Waits until the mover has nothing to do. For tests and benchmarks.
+  absl::Status AwaitMoved(std::chrono::milliseconds patience) { return placement_->Settle(patience); }
+  uint64_t fetches() const { return counters_.fetches.load(std::memory_order_relaxed); }  // from slower tiers
 
  private:
   friend class LocalPutSession;
-  LocalStore(LocalStoreOptions options, std::shared_ptr<StorageTier> tier);
+  LocalStore(LocalStoreOptions options, std::shared_ptr<StorageTier> arena);
 
   // How many of a request's keys `each` (called with the block's name and its place in the list) says true
   // of.
-  absl::StatusOr<uint32_t> CountKeys(const Namespace& ns, std::span<const Digest> keys,
-                                     absl::FunctionRef<bool(const BlockName&, size_t)> each) const;
+  absl::StatusOr<uint32_t> CountKeys(
+      const Namespace& ns, std::span<const Digest> keys,
+      absl::FunctionRef<bool(const View&, const BlockName&, size_t)> each) const;
   absl::StatusOr<uint32_t> AddTenant(const std::string& tenant);
   absl::Status CheckAnnounced(const View& view, std::span<const BlockAnnounce> blocks, bool encode) const;
   absl::Status CheckChain(const View& view, std::span<const BlockAnnounce> blocks);
   absl::StatusOr<std::vector<uint32_t>> AnnounceAll(const View& view, std::span<const BlockAnnounce> blocks);
   absl::Status TakeBudget(std::span<const BlockAnnounce> blocks, std::span<const uint32_t> wanted,
                           bool encode);
-  // Room for `bytes`, evicting as needed. RESOURCE_EXHAUSTED if everything left is in use, leased or being
-  // written.
-  absl::StatusOr<std::shared_ptr<TierObject>> StageWithEviction(uint64_t bytes);
+  // Asks the tier that other stores write to about what is missing here.
+  void LookElsewhere(const View& view, std::span<const Digest> keys, bool all,
+                     std::vector<BlockState>* blocks);
   absl::StatusOr<BlockReader> Verified(const View& view, const BlockIdentity& identity,
                                        const StoredObject& object, Bytes bytes);
-  bool TakeFault();
-  // Counts an object that has been taken out of the index, and tells who watches.
-  void Removed(const BlockName& name, const StoredObject& object, StoreCounters::Gone why);
-  bool EvictOne();
+  BlockIndex::Mark MarkAt(uint64_t tick) const { return {tick, 0, options_.now_unix_ms()}; }
 
   const LocalStoreOptions options_;
   std::shared_ptr<prometheus::Registry> registry_;
+  EventLog events_;
   StoreCounters counters_;
   LayoutRegistry layouts_;
-  EventLog events_;
-  std::shared_ptr<StorageTier> tier_;
-  std::unique_ptr<EvictionPolicy> policy_;
-  BlockIndex index_;
-
-  mutable std::shared_mutex tenants_mu_;  // guards tenants_
-  absl::flat_hash_map<std::string, uint32_t> tenants_;
+  Tenants tenants_;
+  std::shared_ptr<StorageTier> arena_;
+  std::unique_ptr<Placement> placement_;
+  BlockIndex& index_;
 
   std::mutex budget_mu_;  // guards what open sessions hold of their limits:
+  std::condition_variable sessions_ended_;
   uint32_t sessions_ = 0;
   uint64_t announced_bytes_ = 0;
   uint64_t announced_blocks_ = 0;
   uint64_t staged_raw_bytes_ = 0;
+  bool draining_ = false;
 
   std::atomic<uint64_t> next_lease_{1};
-  std::atomic<int64_t> corrupt_next_{0};
-  std::atomic<double> read_us_per_byte_{1.0 / 4000};  // of verified reads, a moving average; at first 4 GB/s
 };
 
 }  // namespace quire::store

@@ -9,12 +9,12 @@
 
 namespace quire::store {
 
-LocalPutSession::LocalPutSession(std::shared_ptr<LocalStore> store, LocalStore::View view,
-                                 std::optional<CodecSpec> encode, std::shared_ptr<const BlockCodec> codec,
-                                 std::vector<BlockAnnounce> blocks, std::vector<uint32_t> wanted)
+LocalPutSession::LocalPutSession(std::shared_ptr<LocalStore> store, LocalStore::View view, PutTerms terms,
+                                 std::shared_ptr<const BlockCodec> codec, std::vector<BlockAnnounce> blocks,
+                                 std::vector<uint32_t> wanted)
     : store_(std::move(store)),
       view_(std::move(view)),
-      encode_(std::move(encode)),
+      terms_(std::move(terms)),
       codec_(std::move(codec)),
       progress_(blocks, wanted),
       slots_(blocks.size()),
@@ -29,8 +29,9 @@ LocalPutSession::~LocalPutSession() {
     if (slots_[i].state == Slot::kOpen) Close(slots_[i], Slot::kFailed);
   }
   store_->counters_.SessionClosed();
+  store_->counters_.PublishTiers(store_->placement_->Stats());
   std::lock_guard lock(store_->budget_mu_);
-  --store_->sessions_;
+  if (--store_->sessions_ == 0) store_->sessions_ended_.notify_all();
 }
 
 void LocalPutSession::ReleaseRaw(Slot& slot) {
@@ -44,11 +45,13 @@ void LocalPutSession::Close(Slot& slot, Slot::State state) {
   slot.state = state;
   slot.room.reset();
   ReleaseRaw(slot);
+  if (slot.reserved > 0) store_->tenants_.Unreserve(*view_.tenant, slot.reserved);
+  slot.reserved = 0;
   if (slot.holds_parent) store_->index_.ReleaseParent(NameOf(slot.announced.identity.parent));
   slot.holds_parent = false;
   store_->index_.Unannounce(NameOf(slot.announced.identity.key));
   std::lock_guard lock(store_->budget_mu_);
-  if (!encode_) store_->announced_bytes_ -= slot.announced.bytes;
+  if (!terms_.encode) store_->announced_bytes_ -= slot.announced.bytes;
   --store_->announced_blocks_;
 }
 
@@ -59,12 +62,18 @@ absl::Status LocalPutSession::HoldParent(Slot& slot) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::shared_ptr<TierObject>> LocalPutSession::Stage(Slot& slot, uint64_t bytes) {
+  QUIRE_RETURN_IF_ERROR(store_->placement_->Reserve(*view_.tenant, bytes));
+  slot.reserved = bytes;
+  return store_->placement_->Stage(*view_.tenant, bytes);
+}
+
 absl::Status LocalPutSession::Begin(Slot& slot) {
   // The parent must not go while room is made for its child. If it is not there yet (written in this session,
   // out of order), Commit asks again.
   (void)HoldParent(slot);
-  if (!encode_) {
-    QUIRE_ASSIGN_OR_RETURN(slot.room, store_->StageWithEviction(slot.announced.bytes));
+  if (!terms_.encode) {
+    QUIRE_ASSIGN_OR_RETURN(slot.room, Stage(slot, slot.announced.bytes));
     return absl::OkStatus();
   }
   std::lock_guard lock(store_->budget_mu_);
@@ -89,7 +98,7 @@ absl::Status LocalPutSession::Write(uint32_t block, uint64_t offset, Bytes data)
       return absl::OkStatus();
     }
   }
-  if (encode_) {
+  if (terms_.encode) {
     std::copy(data.begin(), data.end(), slot.raw.begin() + static_cast<ptrdiff_t>(offset));
     return absl::OkStatus();
   }
@@ -100,41 +109,61 @@ absl::Status LocalPutSession::Encode(Slot& slot) {
   std::vector<LayerView> views =
       RawFormViews(view_.layout->layout, view_.part, view_.layout->layout.dtype, slot.raw.data());
   std::vector<uint8_t> object;
-  QUIRE_RETURN_IF_ERROR(codec_->Encode(*encode_, slot.announced.identity, views, &object));
-  QUIRE_ASSIGN_OR_RETURN(slot.room, store_->StageWithEviction(object.size()));
+  QUIRE_RETURN_IF_ERROR(codec_->Encode(*terms_.encode, slot.announced.identity, views, &object));
+  QUIRE_ASSIGN_OR_RETURN(slot.room, Stage(slot, object.size()));
   ReleaseRaw(slot);
   return slot.room->Write(0, object);
+}
+
+absl::StatusOr<std::shared_ptr<StoredObject>> LocalPutSession::Verified(Slot& slot) {
+  const BlockIdentity& identity = slot.announced.identity;
+  QUIRE_ASSIGN_OR_RETURN(PinnedBytes pinned, slot.room->Read());
+  QUIRE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::Open(codec_, identity, pinned.bytes));
+  QUIRE_RETURN_IF_ERROR(reader.Verify());
+
+  const BlockHeader& header = reader.header();
+  const LayerCodec& first = header.codecs.front();
+  auto object = std::make_shared<StoredObject>();
+  object->part = view_.part;
+  object->tier = store_->arena_->kind();
+  object->charged = slot.room->charged();
+  object->room = slot.room;
+  slot.room->Seal();
+  ObjectRecord& record = object->record;
+  record.fingerprint = view_.layout->fingerprint;
+  record.parent = identity.parent;
+  record.index = identity.index;
+  record.levels = static_cast<uint32_t>(reader.levels());
+  for (size_t level = 0; level < header.levels.size(); ++level) {
+    record.ends[level] = reader.slices().ObjectBytes(static_cast<int>(level) + 1);
+  }
+  record.header_bytes = header.header_bytes;
+  record.raw_bytes = RawFormBytes(view_.layout->layout, view_.part, view_.layout->layout.dtype);
+  record.bf16_bytes = RawFormBytes(view_.layout->layout, view_.part, DType::kBf16);
+  record.priority = terms_.priority;
+  record.expires_ms = terms_.expires_ms;
+  record.codec = std::string(Name(first.codec));
+  if (first.k_bits > 0) absl::StrAppend(&record.codec, ":k", int{first.k_bits}, "v", int{first.v_bits});
+  return object;
 }
 
 absl::StatusOr<uint64_t> LocalPutSession::Publish(Slot& slot) {
   const BlockIdentity& identity = slot.announced.identity;
   QUIRE_RETURN_IF_ERROR(HoldParent(slot));
-  if (encode_) QUIRE_RETURN_IF_ERROR(Encode(slot));
-  QUIRE_ASSIGN_OR_RETURN(PinnedBytes pinned, slot.room->Read());
-  QUIRE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::Open(codec_, identity, pinned.bytes));
-  QUIRE_RETURN_IF_ERROR(reader.Verify());
-
-  auto object = std::make_shared<StoredObject>();
-  object->part = view_.part;
-  object->levels = reader.levels();
-  const LayerCodec& first = reader.header().codecs.front();
-  object->codec = std::string(Name(first.codec));
-  if (first.k_bits > 0) absl::StrAppend(&object->codec, ":k", int{first.k_bits}, "v", int{first.v_bits});
-  object->bytes = pinned.bytes.size();
-  object->raw_bytes = RawFormBytes(view_.layout->layout, view_.part, view_.layout->layout.dtype);
-  object->bf16_bytes = RawFormBytes(view_.layout->layout, view_.part, DType::kBf16);
-  object->tier = store_->tier_->kind();
-  object->room = slot.room;
+  if (terms_.encode) QUIRE_RETURN_IF_ERROR(Encode(slot));
+  store_->options_.faults->CrashHere(Fault::kCrashAfterStage);
+  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<StoredObject> object, Verified(slot));
+  store_->options_.faults->CrashHere(Fault::kCrashAfterVerify);
+  BlockName name = NameOf(identity.key);
+  QUIRE_RETURN_IF_ERROR(store_->placement_->BeforeCommit(name, object));
 
   slot.holds_parent = false;  // Insert takes it over
-  QUIRE_ASSIGN_OR_RETURN(
-      StoredObjectPtr stored,
-      store_->index_.Insert(NameOf(identity.key), identity, object, store_->policy_->Ticks(1), [&] {
-        store_->counters_.Stored(*object);
-        store_->events_.Append(*view_.tenant, {identity.key, view_.layout->id, StoreEvent::Kind::kStored,
-                                               object->tier, static_cast<uint8_t>(object->levels)});
-      }));
-  return stored->bytes;
+  QUIRE_ASSIGN_OR_RETURN(StoredObjectPtr stored,
+                         store_->index_.Insert(name, identity, object, store_->placement_->clock().Ticks(1),
+                                               [&] { store_->counters_.Stored(name, *object); }));
+  store_->options_.faults->CrashHere(Fault::kCrashAfterIndex);
+  if (stored == object) store_->placement_->AfterCommit(name, stored);
+  return stored->record.bytes();
 }
 
 absl::StatusOr<uint64_t> LocalPutSession::Commit(uint32_t block) {

@@ -12,11 +12,18 @@
 
 namespace quire::store {
 
+// What a put asks for beside its blocks.
+struct PutTerms {
+  std::optional<CodecSpec> encode;  // the data is raw KV
+  int32_t priority = 0;
+  int64_t expires_ms = 0;  // Unix time; 0: never
+};
+
 class LocalPutSession : public PutSession {
  public:
   // `wanted`: indices into `blocks`. The session takes over the wanted blocks' announcements in the index and
   // the budget taken for them.
-  LocalPutSession(std::shared_ptr<LocalStore> store, LocalStore::View view, std::optional<CodecSpec> encode,
+  LocalPutSession(std::shared_ptr<LocalStore> store, LocalStore::View view, PutTerms terms,
                   std::shared_ptr<const BlockCodec> codec, std::vector<BlockAnnounce> blocks,
                   std::vector<uint32_t> wanted);
   ~LocalPutSession() override;
@@ -32,14 +39,17 @@ class LocalPutSession : public PutSession {
     uint64_t stored_bytes = 0;  // once committed
     absl::Status failure;       // why it failed
     bool holds_parent = false;
+    uint64_t reserved = 0;             // of the tenant's quota
     std::shared_ptr<TierObject> room;  // codes, from the first Write on
     std::vector<uint8_t> raw;          // raw KV to encode, from the first Write on
   };
 
   BlockName NameOf(const Digest& key) const { return {*view_.tenant, view_.layout->id, key}; }
   absl::Status HoldParent(Slot& slot);
-  absl::Status Begin(Slot& slot);   // takes room for the block
-  absl::Status Encode(Slot& slot);  // raw → room
+  absl::StatusOr<std::shared_ptr<TierObject>> Stage(Slot& slot, uint64_t bytes);  // within the tenant's quota
+  absl::Status Begin(Slot& slot);                                                 // takes room for the block
+  absl::Status Encode(Slot& slot);                                                // raw → room
+  absl::StatusOr<std::shared_ptr<StoredObject>> Verified(Slot& slot);
   absl::StatusOr<uint64_t> Publish(Slot& slot);
   // Gives back all that an open slot holds.
   void Close(Slot& slot, Slot::State state);
@@ -47,7 +57,7 @@ class LocalPutSession : public PutSession {
 
   std::shared_ptr<LocalStore> store_;
   LocalStore::View view_;
-  std::optional<CodecSpec> encode_;
+  PutTerms terms_;
   std::shared_ptr<const BlockCodec> codec_;
   PutProgress progress_;
   std::vector<Slot> slots_;

@@ -1,4 +1,5 @@
-// What every tier of the store offers: room for objects, charged by what it really takes.
+// What a tier in memory offers: room for objects, charged by what it really takes. Tiers that outlive the
+// process have the interface of services/store/tier.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +18,9 @@ struct PinnedBytes {
   Bytes bytes;
 };
 
-// The room of one object. Filled by one writer before anyone else sees it, read-only afterwards; destroying
-// it gives the room back.
+// The room of one object. Filled by one writer, who then seals it, before anyone else sees it; read-only
+// afterwards. Destroying it gives the room back. A sealed object that nobody has pinned may be moved within
+// its tier.
 class TierObject {
  public:
   virtual ~TierObject() = default;
@@ -27,6 +29,11 @@ class TierObject {
   // OUT_OF_RANGE past bytes().
   virtual absl::Status Write(uint64_t offset, Bytes data) = 0;
   virtual absl::StatusOr<PinnedBytes> Read() = 0;
+  // Where the one writer may put the object's bytes itself; empty where the host cannot write there.
+  virtual MutableBytes Fill() { return {}; }
+  virtual void Seal() = 0;  // once, after the last byte was written
+  // Keeps the first `bytes` (fewer than there are) and gives the rest's room back. REQUIRES: nobody reads.
+  virtual void Shrink(uint64_t bytes) = 0;
 };
 
 // Thread-safe.

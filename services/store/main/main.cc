@@ -10,6 +10,7 @@
 #include "services/runtime/metrics.h"
 #include "services/runtime/process.h"
 #include "services/runtime/server.h"
+#include "services/store/config/store_flags.h"
 #include "services/store/engine/local_store.h"
 #include "services/store/server/store_services.h"
 
@@ -17,33 +18,20 @@ namespace {
 
 using quire::store::LocalStore;
 using quire::store::LocalStoreOptions;
+using quire::store::StoreFlags;
 using quire::store::StoreServices;
 using quire::store::StoreServicesOptions;
 
 struct Flags {
   quire::runtime::CommonFlags common;
   quire::runtime::AccessOptions access;
-  LocalStoreOptions store;
+  quire::store::StoreFlags store;
   uint64_t idle_seconds = 30;
   uint64_t drain_seconds = 10;
 };
 
 void AddFlags(CLI::App& app, Flags& flags) {
-  app.add_option("--host-bytes", flags.store.host_bytes,
-                 "Size of the host memory tier, reserved at start; 512MiB, 16GiB, …")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
-      ->capture_default_str();
-  app.add_flag("--host-prefault", flags.store.host_prefault, "Touch all of that memory at start");
-  app.add_option("--max-put-sessions", flags.store.max_put_sessions, "Put streams open at a time")
-      ->capture_default_str();
-  app.add_option("--max-announced-bytes", flags.store.max_announced_bytes,
-                 "Bytes that open put streams may have announced together; 0: the size of the host tier")
-      ->transform(CLI::AsSizeValue(false))
-      ->capture_default_str();
-  app.add_option("--max-staged-raw-bytes", flags.store.max_staged_raw_bytes,
-                 "Raw KV received and not yet encoded")
-      ->transform(CLI::AsSizeValue(false))
-      ->capture_default_str();
+  quire::store::AddStoreFlags(app, flags.store);
   app.add_option("--idle-timeout", flags.idle_seconds,
                  "Seconds after which a stream without progress is ended")
       ->check(CLI::Range(1, 86400))
@@ -52,7 +40,6 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "Seconds that running calls get to finish after SIGTERM")
       ->check(CLI::Range(0, 86400))
       ->capture_default_str();
-  app.add_flag("--enable-faults", flags.store.enable_faults, "Let StoreAdmin.InjectFault work; for tests");
   quire::runtime::AddAccessFlags(app, flags.access);
   quire::runtime::AddCommonFlags(app, flags.common);
 }
@@ -64,8 +51,11 @@ int Fail(const absl::Status& status) {
 
 int Run(Flags& flags) {
   std::shared_ptr<prometheus::Registry> registry = quire::runtime::NewRegistry();
-  flags.store.registry = registry;
-  absl::StatusOr<std::shared_ptr<LocalStore>> store = LocalStore::Create(flags.store);
+  absl::StatusOr<LocalStoreOptions> opened = quire::store::OpenTiers(flags.store);
+  if (!opened.ok()) return Fail(opened.status());
+  opened->registry = registry;
+  uint64_t host_bytes = opened->host_bytes;
+  absl::StatusOr<std::shared_ptr<LocalStore>> store = LocalStore::Create(*std::move(opened));
   if (!store.ok()) return Fail(store.status());
   auto authenticator = quire::runtime::OpenAuthenticator(flags.access, flags.common.server.listen);
   if (!authenticator.ok()) return Fail(authenticator.status());
@@ -86,12 +76,16 @@ int Run(Flags& flags) {
   (*server)->SetServing(true);
   std::printf("quire-store ready, listening on %s\n", (*server)->address().c_str());
   std::fflush(stdout);
-  spdlog::info("quire-store listens on {} with {} bytes of host memory", (*server)->address(),
-               flags.store.host_bytes);
+  spdlog::info("quire-store listens on {} with {} bytes of host memory", (*server)->address(), host_bytes);
 
   int signal = quire::runtime::WaitForSignal();
   spdlog::info("quire-store drains after signal {}", signal);
-  (*server)->Shutdown(std::chrono::seconds(flags.drain_seconds));
+  (*server)->SetServing(false);
+  std::chrono::seconds patience(flags.drain_seconds);
+  if (absl::Status drained = (*store)->Drain(patience); !drained.ok()) {
+    spdlog::warn("quire-store: {}", std::string(drained.message()));
+  }
+  (*server)->Shutdown(patience);
   return 0;
 }
 

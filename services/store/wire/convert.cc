@@ -49,7 +49,7 @@ absl::StatusOr<Layout> FromProto(const v1::Layout& message) {
   QUIRE_RETURN_IF_ERROR(CheckSmall("codebook_id", message.codebook_id()));
   layout.rope_state = message.rope_state();
   if (message.rotation_id() != 0) layout.rotation = static_cast<RotationId>(message.rotation_id());
-  layout.rotation_seed = message.rotation_seed();
+  if (message.has_rotation_seed()) layout.rotation_seed = message.rotation_seed();
   if (message.codebook_id() != 0) layout.codebook = static_cast<CodebookId>(message.codebook_id());
   if (message.block_tokens() != 0) layout.block_tokens = message.block_tokens();
   layout.layers.reserve(static_cast<size_t>(message.layers_size()));

@@ -252,7 +252,7 @@ TEST(StoreMetrics, AreThereBeforeTheFirstEventAndCountIt) {
   has("quire_store_blocks_stored_total 3");
   has("quire_store_checksum_failures_total 1");
   has("quire_store_blocks{tier=\"host\"} 2");
-  has("quire_store_raw_bytes{tier=\"host\"} " + std::to_string(2 * chain.layout.RawBlockBytes()));
+  has("quire_store_raw_bytes " + std::to_string(2 * chain.layout.RawBlockBytes()));
   EXPECT_EQ(store->InjectFault("lightning", 1).code(), absl::StatusCode::kNotFound);
 }
 

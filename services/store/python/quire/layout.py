@@ -17,6 +17,10 @@ ITEM_BYTES = {"bf16": 2, "f16": 2, "f32": 4}
 _KINDS = {"key": 0, "value": 1, "latent": 2}
 
 
+# The rotation that layouts take unless they say otherwise: the flattest (core/block/layout.h says what that is worth).
+FLAT_ROTATION_SEED = 880776
+
+
 @dataclasses.dataclass(frozen=True)
 class Stream:
     """Keys, values or one latent of a layer. dim: 16…576, a multiple of 16; sliding_window: tokens, 0 = none."""
@@ -58,7 +62,7 @@ class Layout:
     layers: tuple[Layer, ...]  # those that have KV
     dtype: str = "bf16"  # bf16, f16, f32: what raw KV is
     rope_state: str = ""  # canonical text of everything that changes K after RoPE; "" where K is stored before it
-    rotation_seed: int = 0
+    rotation_seed: int = FLAT_ROTATION_SEED
     # Number in the model of each of `layers`; not part of the fingerprint.
     model_layers: tuple[int, ...] = dataclasses.field(default=(), compare=False)
 

@@ -13,25 +13,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15quire/v1/common.proto\x12\x08quire.v1\"\xd0\x01\n\x06Layout\x12\x14\n\x0cmodel_digest\x18\x01 \x01(\x0c\x12\x1e\n\x05\x64type\x18\x02 \x01(\x0e\x32\x0f.quire.v1.DType\x12\x12\n\nrope_state\x18\x03 \x01(\t\x12\x13\n\x0brotation_id\x18\x04 \x01(\r\x12\x15\n\rrotation_seed\x18\x05 \x01(\x04\x12\x13\n\x0b\x63odebook_id\x18\x06 \x01(\r\x12\x14\n\x0c\x62lock_tokens\x18\x07 \x01(\r\x12%\n\x06layers\x18\x08 \x03(\x0b\x32\x15.quire.v1.LayerLayout\"6\n\x0bLayerLayout\x12\'\n\x07streams\x18\x01 \x03(\x0b\x32\x16.quire.v1.StreamLayout\"f\n\x0cStreamLayout\x12\"\n\x04kind\x18\x01 \x01(\x0e\x32\x14.quire.v1.StreamKind\x12\r\n\x05heads\x18\x02 \x01(\r\x12\x0b\n\x03\x64im\x18\x03 \x01(\r\x12\x16\n\x0esliding_window\x18\x04 \x01(\r\"T\n\x04Part\x12\x13\n\x0blayer_begin\x18\x01 \x01(\r\x12\x11\n\tlayer_end\x18\x02 \x01(\r\x12\x12\n\nhead_begin\x18\x03 \x01(\r\x12\x10\n\x08head_end\x18\x04 \x01(\r*,\n\nStreamKind\x12\x07\n\x03KEY\x10\x00\x12\t\n\x05VALUE\x10\x01\x12\n\n\x06LATENT\x10\x02*#\n\x05\x44Type\x12\x08\n\x04\x42\x46\x31\x36\x10\x00\x12\x07\n\x03\x46\x31\x36\x10\x01\x12\x07\n\x03\x46\x33\x32\x10\x02*=\n\x04Tier\x12\r\n\tTIER_NONE\x10\x00\x12\x07\n\x03GPU\x10\x01\x12\x08\n\x04HOST\x10\x02\x12\x08\n\x04\x44ISK\x10\x03\x12\t\n\x05REDIS\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15quire/v1/common.proto\x12\x08quire.v1\"\xe7\x01\n\x06Layout\x12\x14\n\x0cmodel_digest\x18\x01 \x01(\x0c\x12\x1e\n\x05\x64type\x18\x02 \x01(\x0e\x32\x0f.quire.v1.DType\x12\x12\n\nrope_state\x18\x03 \x01(\t\x12\x13\n\x0brotation_id\x18\x04 \x01(\r\x12\x1a\n\rrotation_seed\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x0b\x63odebook_id\x18\x06 \x01(\r\x12\x14\n\x0c\x62lock_tokens\x18\x07 \x01(\r\x12%\n\x06layers\x18\x08 \x03(\x0b\x32\x15.quire.v1.LayerLayoutB\x10\n\x0e_rotation_seed\"6\n\x0bLayerLayout\x12\'\n\x07streams\x18\x01 \x03(\x0b\x32\x16.quire.v1.StreamLayout\"f\n\x0cStreamLayout\x12\"\n\x04kind\x18\x01 \x01(\x0e\x32\x14.quire.v1.StreamKind\x12\r\n\x05heads\x18\x02 \x01(\r\x12\x0b\n\x03\x64im\x18\x03 \x01(\r\x12\x16\n\x0esliding_window\x18\x04 \x01(\r\"T\n\x04Part\x12\x13\n\x0blayer_begin\x18\x01 \x01(\r\x12\x11\n\tlayer_end\x18\x02 \x01(\r\x12\x12\n\nhead_begin\x18\x03 \x01(\r\x12\x10\n\x08head_end\x18\x04 \x01(\r*,\n\nStreamKind\x12\x07\n\x03KEY\x10\x00\x12\t\n\x05VALUE\x10\x01\x12\n\n\x06LATENT\x10\x02*#\n\x05\x44Type\x12\x08\n\x04\x42\x46\x31\x36\x10\x00\x12\x07\n\x03\x46\x31\x36\x10\x01\x12\x07\n\x03\x46\x33\x32\x10\x02*=\n\x04Tier\x12\r\n\tTIER_NONE\x10\x00\x12\x07\n\x03GPU\x10\x01\x12\x08\n\x04HOST\x10\x02\x12\x08\n\x04\x44ISK\x10\x03\x12\t\n\x05REDIS\x10\x04\x62\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quire.v1.common_pb2', globals())
 if _descriptor._USE_C_DESCRIPTORS == False:
 
   DESCRIPTOR._options = None
-  _STREAMKIND._serialized_start=492
-  _STREAMKIND._serialized_end=536
-  _DTYPE._serialized_start=538
-  _DTYPE._serialized_end=573
-  _TIER._serialized_start=575
-  _TIER._serialized_end=636
+  _STREAMKIND._serialized_start=515
+  _STREAMKIND._serialized_end=559
+  _DTYPE._serialized_start=561
+  _DTYPE._serialized_end=596
+  _TIER._serialized_start=598
+  _TIER._serialized_end=659
   _LAYOUT._serialized_start=36
-  _LAYOUT._serialized_end=244
-  _LAYERLAYOUT._serialized_start=246
-  _LAYERLAYOUT._serialized_end=300
-  _STREAMLAYOUT._serialized_start=302
-  _STREAMLAYOUT._serialized_end=404
-  _PART._serialized_start=406
-  _PART._serialized_end=490
+  _LAYOUT._serialized_end=267
+  _LAYERLAYOUT._serialized_start=269
+  _LAYERLAYOUT._serialized_end=323
+  _STREAMLAYOUT._serialized_start=325
+  _STREAMLAYOUT._serialized_end=427
+  _PART._serialized_start=429
+  _PART._serialized_end=513
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,168 @@
+// Where objects are kept: room in the arena, copies in the tiers below it, what is given up for room, and
+// what is brought back.
+//
+//   a commit      → host arena  → (in the background, or before it is acknowledged) disk, Redis
+//   a fetch       disk, Redis   → host arena, verified on the way, once for all who wait for it
+//   under pressure a tier drops the last level of its coldest blocks where it holds their only copy, then
+//   evicts; what a slower tier holds is evicted at once, for nothing is lost.
+//
+// Lock order: a stripe of object names (held over a change of one object in a tier that outlives the process,
+// so that the index and that tier agree) → an index shard → a ledger → a policy.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/container/btree_set.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "services/store/engine/counters.h"
+#include "services/store/engine/index.h"
+#include "services/store/engine/layouts.h"
+#include "services/store/engine/mover.h"
+#include "services/store/engine/tenants.h"
+#include "services/store/engine/tier.h"
+#include "services/store/engine/tier_ledger.h"
+#include "services/store/tier/faults.h"
+#include "services/store/tier/fenced_tier.h"
+
+namespace quire::store {
+
+struct PlacementOptions {
+  PolicyKind policy = PolicyKind::kLru;
+  double hot_share = 0.2;      // of a tenant's bytes in a tier: what was used last and keeps its bits
+  uint64_t default_share = 0;  // see TierLedger
+  bool write_through = false;  // a commit is acknowledged when the disk has it
+  MoverOptions mover;
+  // How long a put waits for the mover before it finds no room, or no place in the mover's queue.
+  std::chrono::milliseconds patience{2000};
+  uint64_t max_detached_bytes = uint64_t{256} << 20;  // fetched objects that found no room in the arena
+  std::function<int64_t()> now_ms;                    // a steady clock
+  std::function<int64_t()> now_unix_ms;
+  std::shared_ptr<FaultPoints> faults;
+};
+
+// Thread-safe.
+class Placement {
+ public:
+  // `lower`: tiers that outlive the process, at most one of a kind. All but the arena and those are borrowed.
+  Placement(PlacementOptions options, std::shared_ptr<StorageTier> arena,
+            std::vector<std::shared_ptr<FencedTier>> lower, Tenants& tenants, LayoutRegistry& layouts,
+            StoreCounters& counters);
+  ~Placement();
+
+  BlockIndex& index() { return *index_; }
+  UseClock& clock() { return clock_; }
+
+  // Takes what the lower tiers hold from an earlier life into the index.
+  absl::Status Recover();
+
+  // Room in the arena, made at the expense of whoever the ledger names. RESOURCE_EXHAUSTED if everything left
+  // is in use, leased, pinned or being written.
+  absl::StatusOr<std::shared_ptr<TierObject>> Stage(uint32_t tenant, uint64_t bytes);
+  // Takes bytes from a tenant's quota, evicting its own blocks if need be; RESOURCE_EXHAUSTED naming the
+  // quota.
+  absl::Status Reserve(uint32_t tenant, uint64_t bytes);
+
+  // Before an object is visible, with write-through: writes it to the disk; otherwise does nothing.
+  absl::Status BeforeCommit(const BlockName& name, const StoredObjectPtr& object);
+  // After it is: sees to it that slower tiers get it.
+  void AfterCommit(const BlockName& name, const StoredObjectPtr& object);
+
+  // A copy whose bytes are at hand, of a block whose fastest copy is `object`: itself if it is in the arena,
+  // else brought there and verified. NOT_FOUND if it vanished; DATA_LOSS if its bytes were wrong (it was
+  // dropped).
+  absl::StatusOr<StoredObjectPtr> AtHand(const BlockName& name, const BlockIdentity& identity,
+                                         const KnownLayout& layout, const Part& part, StoredObjectPtr object);
+  // A block that the index does not know, from a tier that other stores write to as well. NOT_FOUND.
+  absl::StatusOr<StoredObjectPtr> FetchShared(const BlockName& name, const BlockIdentity& identity,
+                                              const KnownLayout& layout, const Part& part);
+  // States of such blocks, up to and including the first that is no hit unless `all`.
+  void LookShared(uint32_t tenant, const Digest& fingerprint, const Part& part, std::span<const Digest> keys,
+                  bool all, std::vector<BlockState>* states);
+  bool has_shared() const { return shared_ != nullptr; }
+  bool has_lower() const { return !lower_.empty(); }
+  // Brings a block to the arena in the background. False if it is there, not stored, or the queue is full.
+  bool FetchLater(const BlockName& name, std::shared_ptr<const KnownLayout> layout);
+
+  // Ends copies that were taken out of the index: removes them where they outlive the process.
+  void Discard(const BlockName& name, const std::vector<StoredObjectPtr>& copies, StoreCounters::Gone why);
+  // Takes one copy out, whose bytes are wrong.
+  void DropCorrupt(const BlockName& name, const StoredObjectPtr& copy);
+  // Reads and checks one copy wherever it is; OK, or DATA_LOSS (it was dropped), or why it could not be read.
+  absl::Status Check(const BlockName& name, const KnownLayout& layout, const StoredObjectPtr& copy);
+  // Removes blocks whose time is up.
+  void SweepExpired();
+  void NoteExpiry(const BlockName& name, int64_t expires_ms);
+
+  // Waits until the mover has nothing to do, then makes the lower tiers durable. DEADLINE_EXCEEDED.
+  absl::Status Settle(std::chrono::milliseconds patience);
+
+  uint64_t PredictUs(Tier tier, uint64_t bytes) const;
+  void ObserveArenaRead(uint64_t bytes, double us) { arena_model_.Observe(bytes, us); }
+  std::vector<TierStats> Stats() const;
+  void SetShare(uint32_t tenant, uint64_t bytes);
+
+ private:
+  struct Lower {
+    std::shared_ptr<FencedTier> tier;
+    std::unique_ptr<TierLedger> ledger;
+  };
+  struct Flight;
+  static constexpr size_t kStripes = 256;
+
+  ObjectName Named(const BlockName& name, const Part& part) const;
+  std::mutex& StripeOf(const BlockName& name) { return stripes_[absl::Hash<BlockName>{}(name) % kStripes]; }
+  TierLedger& LedgerOf(Tier tier) { return *ledgers_[SlotOf(tier)]; }
+  Lower* LowerOf(Tier tier);
+
+  // One step to more room in a tier: a level or a block less. False: nothing left that may go.
+  bool FreeSome(Tier tier, uint32_t requester);
+  bool GiveUp(Tier tier, const TierLedger::Victim& victim);
+  bool EvictFrom(Tier tier, const BlockName& name);
+  bool DegradeArena(const BlockName& name, const StoredObjectPtr& whole);
+  bool DegradeLower(Lower& lower, const BlockName& name, const StoredObjectPtr& whole);
+  bool EvictOwn(uint32_t tenant);
+
+  absl::Status WriteTo(Lower& lower, const BlockName& name, const StoredObjectPtr& object, bool visible);
+  absl::StatusOr<StoredObjectPtr> Fly(const BlockName& name, const Part& part,
+                                      absl::FunctionRef<absl::StatusOr<StoredObjectPtr>()> fetch);
+  absl::StatusOr<StoredObjectPtr> FetchFrom(Lower& lower, const BlockName& name,
+                                            const BlockIdentity& identity, const KnownLayout& layout,
+                                            const Part& part, const ObjectRecord& record);
+  absl::StatusOr<std::shared_ptr<TierObject>> RoomToFetch(uint32_t tenant, uint64_t bytes);
+
+  const PlacementOptions options_;
+  Tenants& tenants_;
+  LayoutRegistry& layouts_;
+  StoreCounters& counters_;
+  std::shared_ptr<StorageTier> arena_;
+  FetchModel arena_model_;
+  UseClock clock_;
+  std::array<std::unique_ptr<TierLedger>, kTiers> ledgers_;
+  std::vector<Lower> lower_;  // from the fastest
+  FencedTier* shared_ = nullptr;
+  std::unique_ptr<BlockIndex> index_;
+
+  std::array<std::mutex, kStripes> stripes_;
+  std::mutex flights_mu_;  // guards flights_
+  absl::flat_hash_map<std::pair<BlockName, Part>, std::shared_ptr<Flight>> flights_;
+  std::shared_ptr<std::atomic<uint64_t>> detached_bytes_ = std::make_shared<std::atomic<uint64_t>>(0);
+
+  std::mutex expiries_mu_;  // guards expiries_
+  absl::btree_set<std::pair<int64_t, BlockName>> expiries_;
+  std::atomic<int64_t> next_expiry_{INT64_MAX};
+
+  std::unique_ptr<Mover> mover_;  // last: its threads use all above
+};
+
+}  // namespace quire::store
