@@ -9,11 +9,7 @@
 #include "services/cli/layout_file.h"
 
 namespace quire::cli {
-namespace {
-
-constexpr const char* kTiers[] = {"none", "gpu", "host", "disk", "redis"};
-
-}  // namespace
+namespace {}  // namespace
 
 absl::StatusOr<std::unique_ptr<store::RemoteStore>> Connect(const Arguments& arguments) {
   QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel,
@@ -53,11 +49,10 @@ absl::StatusOr<std::vector<Digest>> ParseKeys(const Arguments& arguments) {
   return keys;
 }
 
-const char* TierName(store::Tier tier) { return kTiers[static_cast<int>(tier)]; }
-
 absl::StatusOr<store::Tier> ParseTier(const std::string& name) {
-  for (size_t i = 0; i < std::size(kTiers); ++i) {
-    if (name == kTiers[i]) return static_cast<store::Tier>(i);
+  using enum store::Tier;
+  for (store::Tier tier : {kNone, kGpu, kHost, kDisk, kRedis}) {
+    if (name == TierName(tier)) return tier;
   }
   return absl::InvalidArgumentError(absl::StrCat("tier ", name, ": none, gpu, host, disk or redis"));
 }

@@ -31,7 +31,6 @@ absl::StatusOr<Session> Open(const Arguments& arguments);
 absl::StatusOr<Digest> ParseKey(const std::string& hex);
 absl::StatusOr<std::vector<Digest>> ParseKeys(const Arguments& arguments);
 
-const char* TierName(store::Tier tier);
 absl::StatusOr<store::Tier> ParseTier(const std::string& name);
 
 void PrintJson(const nlohmann::ordered_json& value, std::ostream& out);
