@@ -37,8 +37,9 @@ build: setup build/build.ninja ## build all binaries (build/bin) and tests, rele
 
 .PHONY: bench
 bench: setup build/build.ninja ## measure the codec and the store, each beside its baseline of the same run
+	@cmake/setup/setup.sh bench
 	@ninja -C build -j $(JOBS) quire-bench
-	@for part in codec store; do build/bin/quire-bench $$part $(ARGS); done
+	@for part in codec store redis; do build/bin/quire-bench $$part $(ARGS); done
 
 .PHONY: eval
 eval: setup build/build.ninja ## print the codecs' divergence, agreement and errors on 8 texts, and plot it into build/eval

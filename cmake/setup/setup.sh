@@ -2,7 +2,8 @@
 # Installs what is missing on a Debian 12 machine and nothing else; a second run changes nothing and needs no network.
 #
 #   setup.sh build        packages, cargo, the Torch wheels and the model under build/deps
-#   setup.sh test         the same and the Python environment of the end-to-end tests, build/venv
+#   setup.sh test         the same, what tests run against, and the Python environment of the end-to-end tests, build/venv
+#   setup.sh bench        packages that benchmarks compare with
 #   setup.sh lint|format  the packages those need
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -116,7 +117,8 @@ case "${1:-build}" in
     make_venv
     build/venv/bin/python cmake/setup/fetch_wheels.py build/deps
     if [ "${1:-build}" = test ]; then install_test_requirements; fi ;;
+  bench) install_packages "${test_packages[@]}" ;;
   lint) install_packages "${lint_packages[@]}" ;;
   format) install_packages clang-format ;;
-  *) die "unknown step '$1'; one of build, test, lint, format" ;;
+  *) die "unknown step '$1'; one of build, test, bench, lint, format" ;;
 esac

@@ -4,6 +4,7 @@
 
 #include "tests/bench/codec_bench.h"
 #include "tests/bench/disk_bench.h"
+#include "tests/bench/redis_bench.h"
 #include "tests/bench/report.h"
 #include "tests/bench/store_bench.h"
 #include "tests/bench/vectors_bench.h"
@@ -15,6 +16,9 @@ int main(int argc, char** argv) {
       app.add_subcommand("codec", "Encode and decode of blocks against memcpy, on one core and on all");
   auto* store = app.add_subcommand(
       "store", "Put, Get and Lookup, in process and over gRPC, against memcpy; the disk tier");
+  auto* redis = app.add_subcommand(
+      "redis",
+      "Raw blocks through redis-server against codes through the store over gRPC and through the Redis tier");
   auto* vectors = app.add_subcommand("vectors", "Speed and error of codecs on vectors from a file");
   quire::bench::VectorsBench vectors_bench;
   vectors->add_option("--file", vectors_bench.file, "bf16 values [block][K, V][64 tokens][8 heads][dim]")
@@ -24,13 +28,15 @@ int main(int argc, char** argv) {
   vectors->add_option("--threads", vectors_bench.threads, "Threads")
       ->capture_default_str()
       ->check(CLI::Range(1, 1024));
-  for (CLI::App* command : {codec, store, vectors}) command->add_flag("--json", json, "Print lines of JSON");
+  for (CLI::App* command : {codec, store, redis, vectors})
+    command->add_flag("--json", json, "Print lines of JSON");
   app.require_subcommand(1);
   CLI11_PARSE(app, argc, argv);
 
   quire::bench::Report report(json);
   absl::Status status = *codec   ? quire::bench::RunCodecBench(report)
                         : *store ? quire::bench::RunStoreBench(report)
+                        : *redis ? quire::bench::RunRedisBench(report)
                                  : quire::bench::RunVectorsBench(vectors_bench, report);
   if (*store && status.ok()) status = quire::bench::RunDiskBench(report);
   if (!status.ok()) {

@@ -2,87 +2,23 @@
 
 #include <cstring>
 #include <memory>
-#include <random>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
-#include "core/block/keys.h"
-#include "core/block/object.h"
 #include "services/runtime/metrics.h"
 #include "services/runtime/server.h"
 #include "services/store/client/remote_store.h"
 #include "services/store/engine/local_store.h"
 #include "services/store/server/store_services.h"
+#include "tests/bench/store_chain.h"
 
 namespace quire::bench {
 namespace {
 
-using store::BlockAnnounce;
 using store::KvStore;
 
-// The shape of an 8B model: 64 tokens of it are 8 MiB raw.
-constexpr uint32_t kLayers = 32, kHeads = 8, kDim = 128;
-constexpr int kBlocks = 32;
-constexpr uint64_t kWriteBytes = 1 << 20;
 constexpr int kLookupBlocks = 512;
-
-// A chain of coded blocks. All have the same payload, encoded once: the store looks at headers and checksums,
-// not at values.
-struct Chain {
-  Layout layout;
-  Digest root;
-  std::vector<BlockAnnounce> announces;
-  std::vector<BlockIdentity> identities;
-  std::vector<std::vector<uint8_t>> objects;
-  uint64_t bytes = 0;
-};
-
-absl::StatusOr<Chain> MakeChain(std::string_view salt) {
-  Chain chain;
-  chain.layout = Layout::Uniform(Sha256().Update("quire-bench").Finish(), kLayers, kHeads, kDim);
-  QUIRE_ASSIGN_OR_RETURN(auto codec, BlockCodec::Create(chain.layout, Part::Whole(chain.layout)));
-  chain.root = RootKey(codec->fingerprint(), salt);
-  std::vector<float> values(size_t{kBlockTokens} * kHeads * kDim);
-  std::mt19937 generator(3);
-  std::normal_distribution<float> normal;
-  for (float& v : values) v = normal(generator);
-  StreamView stream{values.data(), DType::kF32, kHeads * kDim, kDim};
-  std::vector<LayerView> layers(kLayers, LayerView{stream, stream});
-
-  Digest parent = chain.root;
-  for (uint32_t i = 0; i < kBlocks; ++i) {
-    std::vector<uint32_t> tokens(kBlockTokens, i);
-    BlockIdentity identity{parent, BlockKey(parent, tokens), i};
-    chain.objects.emplace_back();
-    QUIRE_RETURN_IF_ERROR(codec->Encode(CodecSpec(), identity, layers, &chain.objects.back()));
-    chain.identities.push_back(identity);
-    chain.announces.push_back({identity, chain.objects.back().size()});
-    chain.bytes += chain.objects.back().size();
-    parent = identity.key;
-  }
-  return chain;
-}
-
-absl::Status PutAll(KvStore& kv, const store::Namespace& ns, const Chain& chain) {
-  QUIRE_ASSIGN_OR_RETURN(auto session, kv.BeginPut(ns, chain.announces, {}));
-  for (uint32_t block : session->wanted()) {
-    Bytes object = chain.objects[block];
-    for (uint64_t at = 0; at < object.size(); at += kWriteBytes) {
-      QUIRE_RETURN_IF_ERROR(
-          session->Write(block, at, object.subspan(at, std::min(kWriteBytes, object.size() - at))));
-    }
-    QUIRE_RETURN_IF_ERROR(session->Commit(block).status());
-  }
-  return absl::OkStatus();
-}
-
-absl::Status GetAll(KvStore& kv, const store::Namespace& ns, const Chain& chain) {
-  store::GetSink sink;
-  sink.on_block = [](uint32_t, Bytes) { return absl::OkStatus(); };
-  sink.on_miss = [](uint32_t, const absl::Status& why) { return why; };
-  return kv.Get(ns, chain.identities, {}, sink);
-}
 
 // One way to reach the store, measured against memcpy of the objects.
 absl::Status Measure(Report& report, const std::string& path, KvStore& kv, const Chain& chain,
@@ -115,7 +51,7 @@ absl::Status Measure(Report& report, const std::string& path, KvStore& kv, const
   QUIRE_RETURN_IF_ERROR(failure);
 
   std::string context =
-      absl::StrCat(kBlocks, " blocks of ", chain.objects[0].size(), " bytes (8 MiB raw), verified");
+      absl::StrCat(kChainBlocks, " blocks of ", chain.objects[0].size(), " bytes (8 MiB raw), verified");
   report.Add({absl::StrCat("put/", path), chain.bytes / put * 1e-9, "GB/s", "memcpy", memcpy_rate,
               std::nullopt, context});
   report.Add({absl::StrCat("get/", path), chain.bytes / get * 1e-9, "GB/s", "memcpy", memcpy_rate,

@@ -148,8 +148,10 @@ TEST(RedisClient, TakesANewPasswordFromItsFile) {
 class Certificates {
  public:
   Certificates() {
-    Run("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.pem");
-    Run("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=other-ca -keyout other.key -out other.pem");
+    Run("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test-ca -keyout "
+        "ca.key -out ca.pem");
+    Run("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=other-ca -keyout "
+        "other.key -out other.pem");
     WriteFile(folder_, "ip.ext", "subjectAltName=IP:127.0.0.1\n");
     WriteFile(folder_, "name.ext", "subjectAltName=DNS:redis.example\n");
     Sign("server", "ip.ext");
@@ -168,8 +170,8 @@ class Certificates {
     EXPECT_EQ(std::system(command.c_str()), 0) << command;
   }
   void Sign(const std::string& name, const std::string& extensions) const {
-    Run(absl::StrCat("req -newkey rsa:2048 -nodes -subj /CN=", name, " -keyout ", name, ".key -out ", name,
-                     ".csr"));
+    Run(absl::StrCat("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=", name, " -keyout ",
+                     name, ".key -out ", name, ".csr"));
     Run(absl::StrCat("x509 -req -in ", name,
                      ".csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ", extensions, " -out ",
                      name, ".pem"));

@@ -1,18 +1,13 @@
-// Real redis-server processes of a test's own: on free ports and Unix sockets, in temporary folders, killed
-// with the test.
+// Real servers of a test's own, single and in clusters, and what tests ask of them.
 #pragma once
 
-#include <sys/types.h>
-
-#include <condition_variable>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "services/store/redis/client.h"
+#include "tests/services/store/redis/redis_process.h"
 #include "tests/services/store/temp_folder.h"
 
 namespace quire::store::redis {
@@ -20,43 +15,24 @@ namespace quire::store::redis {
 // Writes a file into a folder; returns its path.
 std::string WriteFile(const TempFolder& folder, const std::string& name, const std::string& contents);
 
-int FreePort();  // of 127.0.0.1; free when asked
-
-struct ServerOptions {
-  std::vector<std::string> arguments;  // besides port, folder, no persistence
-  bool tls = false;                    // on the port; `arguments` name the files
-  bool cluster = false;
-};
-
+// A server that fails its test if it does not start.
 class RedisServer {
  public:
-  // Starts one and waits until it takes connections; a test without a server fails.
-  explicit RedisServer(ServerOptions options = {});
-  ~RedisServer();  // SIGKILL
+  explicit RedisServer(ProcessOptions options = {});
 
-  void Kill();     // SIGKILL; its port stays the same
-  void Restart();  // empty, unless a cluster's node, which keeps its place in the cluster
-  void Stop();     // SIGSTOP: half-open
-  void Continue();
+  void Kill() { process_->Kill(); }
+  void Restart();
+  void Stop() { process_->Stop(); }
+  void Continue() { process_->Continue(); }
 
-  std::string address() const;  // host:port, or rediss://…
-  std::string unix_address() const { return "unix:" + folder_.path() + "/redis.sock"; }
-  int port() const { return port_; }
-  std::string log();
+  std::string address() const { return process_->address(); }
+  std::string unix_address() const { return process_->unix_address(); }
+  int port() const { return process_->port(); }
+  std::string log() { return process_->log(); }
 
  private:
-  bool Start();
-  void ReadLog(int fd);
-
-  const ServerOptions options_;
   TempFolder folder_;
-  int port_ = 0;
-  pid_t pid_ = -1;
-  std::thread reader_;
-  std::mutex mu_;
-  std::condition_variable changed_;
-  std::string log_;
-  bool ready_ = false, ended_ = false;
+  std::unique_ptr<RedisProcess> process_;
 };
 
 // A client of one server with short time-outs, and one command through it.
