@@ -112,6 +112,23 @@ class FaultyStore : public store::KvStore {
     ++deletes;
     return local()->Delete(ns, keys, force);
   }
+  absl::StatusOr<uint32_t> Pin(const store::Namespace& ns, std::span<const Digest> keys) override {
+    if (fault == kDown) return Down();
+    return local()->Pin(ns, keys);
+  }
+  absl::StatusOr<uint32_t> Unpin(const store::Namespace& ns, std::span<const Digest> keys) override {
+    if (fault == kDown) return Down();
+    return local()->Unpin(ns, keys);
+  }
+  absl::StatusOr<uint32_t> Touch(const store::Namespace& ns, std::span<const Digest> keys) override {
+    if (fault == kDown) return Down();
+    return local()->Touch(ns, keys);
+  }
+  absl::StatusOr<uint32_t> Prefetch(const store::Namespace& ns, std::span<const Digest> keys,
+                                    store::Tier tier) override {
+    if (fault == kDown) return Down();
+    return local()->Prefetch(ns, keys, tier);
+  }
   absl::StatusOr<store::StoreStats> Stats() override { return local()->Stats(); }
 
  private:
