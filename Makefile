@@ -44,6 +44,7 @@ bench: setup build/build.ninja ## measure the codec and the store, each beside i
 .PHONY: eval
 eval: setup build/build.ninja ## print the codecs' divergence, agreement and errors on 8 texts, and plot it into build/eval
 	@ninja -C build -j $(JOBS) quire-eval
+	@cmake/setup/setup.sh eval
 	@tests/bench/fidelity.sh build/bin/quire-eval '$(MODEL)' build/eval $(ARGS)
 
 .PHONY: sanitize

@@ -1,5 +1,7 @@
 #include "services/quire/all_in_one.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <thread>
 #include <utility>
@@ -70,6 +72,12 @@ void AllInOne::Shutdown(std::chrono::milliseconds timeout) {
   const auto left =
       std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
   if (inference_ != nullptr) inference_->Drain(std::max(left, std::chrono::milliseconds(0)));
+  if (store_ != nullptr && timeout.count() > 0) {
+    if (absl::Status drained = store_->Drain(std::max<std::chrono::milliseconds>(left, kLastMessages));
+        !drained.ok()) {
+      spdlog::warn("quire serve: {}", std::string(drained.message()));
+    }
+  }
   if (server_ != nullptr) server_->Shutdown(kLastMessages);
 }
 

@@ -18,6 +18,7 @@
 #include "services/runtime/log.h"
 #include "services/runtime/metrics.h"
 #include "services/runtime/process.h"
+#include "services/store/config/store_flags.h"
 
 namespace quire {
 namespace {
@@ -27,6 +28,7 @@ struct Flags {
   std::string grpc_listen = "127.0.0.1:0";
   std::string kv_codec = "tq:k4v4";
   uint64_t drain_seconds = 10;
+  store::StoreFlags store;
   AllInOneOptions options;
 };
 
@@ -66,21 +68,19 @@ void AddServerFlags(CLI::App& app, Flags& flags) {
   flags.common.server.listen = "127.0.0.1:8000";
   flags.common.log_level = "warn";
   flags.options.gateway.data_dir = DefaultDataFolder();
-  flags.options.store.host_bytes = uint64_t{1} << 30;
+  flags.store.store.host_bytes = uint64_t{1} << 30;
   app.add_option("--grpc-listen", flags.grpc_listen,
                  "Address of the store's and the worker's gRPC services; port 0 picks one")
       ->capture_default_str();
   app.add_option("--data", flags.options.gateway.data_dir,
-                 "Folder for what outlives the process: the secret of the cache salts")
-      ->capture_default_str();
-  app.add_option("--host-bytes", flags.options.store.host_bytes,
-                 "Memory for stored KV blocks, reserved at start; 512MiB, 16GiB, …")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+                 "Folder for what outlives the process: the secret of the cache salts, and with --disk-bytes "
+                 "the KV blocks")
       ->capture_default_str();
   app.add_option("--drain-timeout", flags.drain_seconds,
                  "Seconds that running requests get to finish after SIGTERM")
       ->check(CLI::Range(0, 86400))
       ->capture_default_str();
+  store::AddStoreFlags(app, flags.store);
   runtime::AddAccessFlags(app, flags.options.access);
   runtime::AddCommonFlags(app, flags.common);
 }
@@ -101,6 +101,10 @@ absl::Status FinishOptions(Flags& flags) {
   if (error)
     return absl::PermissionDeniedError("cannot make the data folder " + gateway.data_dir + ": " +
                                        error.message());
+  if (flags.store.disk.capacity_bytes != 0 && flags.store.disk.folder.empty()) {
+    flags.store.disk.folder = gateway.data_dir + "/blocks";
+  }
+  QUIRE_ASSIGN_OR_RETURN(flags.options.store, store::OpenTiers(flags.store));
   return absl::OkStatus();
 }
 

@@ -1,22 +1,25 @@
 #!/usr/bin/env bash
 # The fidelity table: every codec beside its baselines on 8 texts of 2,048 tokens (1,536 coded, 512 scored) that a Debian 12
-# machine has once Quire is set up. Chosen for their kinds, three of prose, three technical and two of code, before anything was
-# measured on them. Goes on where an earlier run of the same binary ended.
+# machine has once it is set up with `make eval`. Of the kinds on which the bars of the codec were set: two of political prose,
+# two technical, a glossary, a history, two of code. Goes on where an earlier run of the same binary ended.
 #
 #   fidelity.sh QUIRE_EVAL MODEL FOLDER [more flags of quire-eval]
 #
-# Keeps the measurements and fidelity.png in FOLDER.
+# Keeps the texts, the measurements and fidelity.png in FOLDER.
 set -euo pipefail
 
+doc=/usr/share/doc/debian
+pod=/usr/share/perl/5.36.0/pod
+# name in the folder: the files it is made of
 texts=(
-  /usr/share/common-licenses/GPL-3                             # prose: a licence (base-files)
-  /usr/share/common-licenses/GFDL-1.3                          # prose: a licence (base-files)
-  /usr/share/perl/5.36.0/Locale/Maketext/TPJ13.pod             # prose: a magazine article (perl-modules-5.36)
-  /usr/share/cmake-3.25/Help/manual/cmake-buildsystem.7.rst    # technical: a manual (cmake-data)
-  /usr/lib/python3.11/pydoc_data/topics.py                     # technical: a language reference (libpython3.11-stdlib)
-  /usr/share/perl/5.36.0/pod/perldiag.pod                      # technical: a list of messages (perl-modules-5.36)
-  /usr/lib/python3.11/argparse.py                              # code: Python (libpython3.11-minimal)
-  /usr/include/c++/12/bits/basic_string.h                      # code: C++ (libstdc++-12-dev)
+  "constitution: $doc/constitution.txt.gz"                          # prose (doc-debian)
+  "manifesto: $doc/debian-manifesto.gz $doc/social-contract.txt.gz" # prose (doc-debian)
+  "buildsystem: /usr/share/cmake-3.25/Help/manual/cmake-buildsystem.7.rst"  # technical (cmake-data)
+  "diagnostics: $pod/perldiag.pod"                                  # technical (perl-modules-5.36)
+  "glossary: $pod/perlglossary.pod"                                 # a glossary (perl-doc)
+  "history: $pod/perlhist.pod"                                      # a project's history (perl-doc)
+  "argparse: /usr/lib/python3.11/argparse.py"                       # code (libpython3.11-minimal)
+  "subprocess: /usr/lib/python3.11/subprocess.py"                   # code (libpython3.11-minimal)
 )
 codecs=(
   tq:k8v8 tq:k6v6 tq:k4v4 tq:k3v3 tq:k2v2
@@ -31,11 +34,18 @@ if [ $# -lt 3 ]; then
 fi
 eval_binary=$1 model=$2 folder=$3
 shift 3
+mkdir -p "$folder/texts"
+files=()
 for text in "${texts[@]}"; do
-  [ -r "$text" ] || { echo "${0##*/}: $text is missing; is this Debian 12, set up with 'make build'?" >&2; exit 1; }
+  name=${text%%:*}
+  read -ra sources <<<"${text#*:}"
+  for source in "${sources[@]}"; do
+    [ -r "$source" ] || { echo "${0##*/}: $source is missing; is this Debian 12, set up with 'make eval'?" >&2; exit 1; }
+  done
+  zcat -f "${sources[@]}" >"$folder/texts/$name"
+  files+=("$folder/texts/$name")
 done
-mkdir -p "$folder"
 # Another binary may measure something else, so each has a file of its own.
 build=$(sha256sum "$eval_binary" | cut -c 1-12)
-exec "$eval_binary" --model "$model" --text "${texts[@]}" --codec "${codecs[@]}" \
+exec "$eval_binary" --model "$model" --text "${files[@]}" --codec "${codecs[@]}" \
   --resume "$folder/fidelity-$build.jsonl" --plot "$folder/fidelity.png" "$@"
