@@ -110,3 +110,13 @@ def test_faults_only_where_asked_for(tmp_path, flags):
         assert store.terminate() == 0
     finally:
         store.kill()
+
+
+def test_a_restart_answers_from_the_cache_on_its_disk(tmp_path):
+    with all_in_one(tmp_path, "--disk-bytes", "256MiB") as quire:
+        first, usage, _ = ask(quire, story(), "Who wrote the date on the wall?")
+        assert cached(usage) == 0
+    with all_in_one(tmp_path, "--disk-bytes", "256MiB") as quire:
+        again, usage, _ = ask(quire, story(), "Who wrote the date on the wall?")
+        assert cached(usage) >= PREFIX_TOKENS
+        assert again and first
