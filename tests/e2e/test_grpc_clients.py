@@ -262,12 +262,7 @@ def test_abort_ends_a_generation(quire):
 # ---- both
 
 def test_what_comes_later_says_so(quire):
-    namespace = kv_store.Namespace(fingerprint=b"\1" * 32)
     calls = [
-        lambda: quire.kv_store.Pin(kv_store.PinRequest(namespace=namespace), timeout=10),
-        lambda: quire.kv_store.Touch(kv_store.TouchRequest(namespace=namespace), timeout=10),
-        lambda: list(quire.kv_store.Watch(kv_store.WatchRequest(namespace=namespace), timeout=10)),
-        lambda: quire.admin.Drain(store_admin.DrainRequest(), timeout=10),
         lambda: quire.inference.Score(inference.ScoreRequest(), timeout=10),
         lambda: quire.inference.Embed(inference.EmbedRequest(), timeout=10),
     ]
