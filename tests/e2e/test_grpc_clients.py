@@ -12,7 +12,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from stubs import codec, common, inference, kv_store, store_admin
+from stubs import codec, common, inference, kv_store
 
 LAYERS, HEADS, DIM, TOKENS = 2, 2, 64, 64
 CHUNK = 1 << 20
