@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
+#include "tests/bench/arena_bench.h"
 #include "tests/bench/codec_bench.h"
 #include "tests/bench/disk_bench.h"
 #include "tests/bench/redis_bench.h"
@@ -19,6 +20,7 @@ int main(int argc, char** argv) {
   auto* redis = app.add_subcommand(
       "redis",
       "Raw blocks through redis-server against codes through the store over gRPC and through the Redis tier");
+  auto* arena = app.add_subcommand("arena", "Of store, Put and Get through shared memory alone");
   auto* vectors = app.add_subcommand("vectors", "Speed and error of codecs on vectors from a file");
   quire::bench::VectorsBench vectors_bench;
   vectors->add_option("--file", vectors_bench.file, "bf16 values [block][K, V][64 tokens][8 heads][dim]")
@@ -28,7 +30,7 @@ int main(int argc, char** argv) {
   vectors->add_option("--threads", vectors_bench.threads, "Threads")
       ->capture_default_str()
       ->check(CLI::Range(1, 1024));
-  for (CLI::App* command : {codec, store, redis, vectors})
+  for (CLI::App* command : {codec, store, redis, arena, vectors})
     command->add_flag("--json", json, "Print lines of JSON");
   app.require_subcommand(1);
   CLI11_PARSE(app, argc, argv);
@@ -37,7 +39,9 @@ int main(int argc, char** argv) {
   absl::Status status = *codec   ? quire::bench::RunCodecBench(report)
                         : *store ? quire::bench::RunStoreBench(report)
                         : *redis ? quire::bench::RunRedisBench(report)
+                        : *arena ? quire::bench::RunArenaBench(report)
                                  : quire::bench::RunVectorsBench(vectors_bench, report);
+  if (*store && status.ok()) status = quire::bench::RunArenaBench(report);
   if (*store && status.ok()) status = quire::bench::RunDiskBench(report);
   if (!status.ok()) {
     std::fprintf(stderr, "quire-bench: %s\n", std::string(status.message()).c_str());

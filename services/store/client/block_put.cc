@@ -7,6 +7,7 @@
 #include "core/base/status_macros.h"
 #include "services/runtime/status.h"
 #include "services/store/api/limits.h"
+#include "services/store/client/arena_put.h"
 
 namespace quire::store {
 namespace {
@@ -14,7 +15,7 @@ namespace {
 using Stream = grpc::ClientReaderWriter<v1::PutRequest, v1::PutResponse>;
 
 // What the server says of the blocks, read until it ends the stream.
-absl::Status ReadResults(Stream& stream, std::vector<PutOutcome>& outcomes) {
+absl::Status ReadResults(Stream& stream, ArenaPut& arena, std::vector<PutOutcome>& outcomes) {
   absl::Status status;
   for (v1::PutResponse response; stream.Read(&response);) {
     const v1::PutResult& result = response.result();
@@ -26,18 +27,21 @@ absl::Status ReadResults(Stream& stream, std::vector<PutOutcome>& outcomes) {
     PutOutcome& outcome = outcomes[result.block()];
     outcome.status = absl::Status(static_cast<absl::StatusCode>(result.code()), result.message());
     outcome.stored_bytes = result.stored_bytes();
+    arena.Answered(result.block());
   }
+  arena.Abandon();  // whoever waits for room would wait for ever; if all went well nothing is held
   return status;
 }
 
 // False if the stream broke.
-bool SendBlock(Stream& stream, uint32_t block, Bytes bytes, v1::PutRequest& request) {
+bool SendBlock(Stream& stream, uint32_t block, Bytes bytes, ArenaPut& arena, v1::PutRequest& request) {
   v1::BlockData* data = request.mutable_data();
   data->set_block(block);
   for (uint64_t offset = 0; offset < bytes.size(); offset += kChunkBytes) {
     Bytes chunk = bytes.subspan(offset, std::min<uint64_t>(bytes.size() - offset, kChunkBytes));
     data->set_offset(offset);
-    data->mutable_data()->assign(reinterpret_cast<const char*>(chunk.data()), chunk.size());
+    if (!arena.Place(block, chunk, /*wait=*/true, data))
+      data->mutable_data()->assign(reinterpret_cast<const char*>(chunk.data()), chunk.size());
     if (!stream.Write(request)) return false;
   }
   return true;
@@ -45,10 +49,12 @@ bool SendBlock(Stream& stream, uint32_t block, Bytes bytes, v1::PutRequest& requ
 
 }  // namespace
 
-absl::Status PutWholeBlocks(v1::KvStore::Stub& stub, grpc::ClientContext& context,
-                            const v1::PutRequest& announce, std::span<const PutBlock> blocks,
+absl::Status PutWholeBlocks(v1::KvStore::Stub& stub, grpc::ClientContext& context, v1::PutRequest announce,
+                            std::span<const PutBlock> blocks, std::shared_ptr<AttachedArena> attached,
                             std::vector<PutOutcome>& outcomes) {
   outcomes.assign(blocks.size(), {});
+  ArenaPut arena(std::move(attached));
+  announce.mutable_announce()->set_arena(arena.id());
   std::unique_ptr<Stream> stream = stub.Put(&context);
   v1::PutResponse response;
   std::vector<uint32_t> wanted;
@@ -67,11 +73,11 @@ absl::Status PutWholeBlocks(v1::KvStore::Stub& stub, grpc::ClientContext& contex
 
   absl::Status results;
   {
-    std::jthread reader([&] { results = ReadResults(*stream, outcomes); });
+    std::jthread reader([&] { results = ReadResults(*stream, arena, outcomes); });
     if (!failure.ok()) context.TryCancel();
     v1::PutRequest request;  // reused for every chunk
     for (uint32_t block : wanted) {
-      if (!failure.ok() || !SendBlock(*stream, block, blocks[block].data, request)) break;
+      if (!failure.ok() || !SendBlock(*stream, block, blocks[block].data, arena, request)) break;
     }
     stream->WritesDone();
   }

@@ -9,15 +9,27 @@
 
 namespace quire::store {
 
-absl::Status RemoteGet::Run(v1::KvStore::Stub& stub, std::chrono::system_clock::time_point deadline) {
+void RemoteGet::Start(v1::KvStore::Stub& stub, std::chrono::system_clock::time_point deadline) {
   next_ = 0;
   object_.clear();
-  grpc::ClientContext context;
-  context.set_deadline(deadline);
-  std::unique_ptr<grpc::ClientReader<v1::GetResponse>> stream = stub.Get(&context, request_);
+  settled_ = false;
+  context_ = std::make_unique<grpc::ClientContext>();
+  context_->set_deadline(deadline);
+  stream_ = stub.Get(context_.get(), request_);
+}
+
+bool RemoteGet::Drain() {
+  v1::GetResponse response;
+  while (stream_->Read(&response)) {
+  }
+  settled_ = stream_->Finish().ok();
+  return settled_;
+}
+
+absl::Status RemoteGet::Finish() {
   v1::GetResponse response;  // reused for every chunk
   absl::Status status;
-  while (status.ok() && stream->Read(&response)) {
+  while (status.ok() && stream_->Read(&response)) {
     if (response.has_miss()) {
       const v1::GetMiss& miss = response.miss();
       status = Miss(miss.block(), absl::Status(static_cast<absl::StatusCode>(miss.code()), miss.message()));
@@ -26,11 +38,12 @@ absl::Status RemoteGet::Run(v1::KvStore::Stub& stub, std::chrono::system_clock::
     }
   }
   if (!status.ok()) {
-    context.TryCancel();
-    stream->Finish();
+    if (window_.empty()) context_->TryCancel();
+    Drain();
     return status;
   }
-  QUIRE_RETURN_IF_ERROR(runtime::FromGrpc(stream->Finish()));
+  QUIRE_RETURN_IF_ERROR(runtime::FromGrpc(stream_->Finish()));
+  settled_ = true;
   if (next_ != blocks_.size()) {
     return absl::InternalError(
         absl::StrCat("store ended a Get after ", next_, " of ", blocks_.size(), " blocks"));
@@ -49,6 +62,16 @@ absl::Status RemoteGet::Miss(uint32_t block, const absl::Status& why) {
 }
 
 absl::Status RemoteGet::Take(const v1::BlockData& data) {
+  if (data.has_arena_range()) {
+    // A whole object, in place.
+    const v1::ArenaRange& range = data.arena_range();
+    if (data.block() != next_ || next_ >= blocks_.size() || data.offset() != 0 || !object_.empty() ||
+        range.length() == 0 || range.length() != data.object_bytes() || !within_window(range)) {
+      return absl::InternalError(absl::StrCat(
+          "store put block ", data.block(), " where it may not lie, or where block ", next_, " comes next"));
+    }
+    return Complete(window_.subspan(range.offset() - window_offset_, range.length()));
+  }
   constexpr uint64_t kReserveAtMost = 64 << 20;  // a length is believed only as its bytes come
   if (data.block() != next_ || next_ >= blocks_.size() || data.offset() != object_.size() ||
       data.data().empty()) {
@@ -65,25 +88,25 @@ absl::Status RemoteGet::Take(const v1::BlockData& data) {
   }
   Bytes bytes = AsBytes(data.data());
   object_.insert(object_.end(), bytes.begin(), bytes.end());
-  return object_.size() == object_bytes_ ? Complete() : absl::OkStatus();
+  return object_.size() == object_bytes_ ? Complete(object_) : absl::OkStatus();
 }
 
-absl::Status RemoteGet::Verify() const {
-  QUIRE_ASSIGN_OR_RETURN(BlockHeader header, ParseHeader(object_));
+absl::Status RemoteGet::Verify(Bytes object) const {
+  QUIRE_ASSIGN_OR_RETURN(BlockHeader header, ParseHeader(object));
   if (!header.part.Covers(wanted_))
     return absl::DataLossError("the block that came does not cover the part asked for");
   QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<const BlockCodec> codec, codec_of_(header.part));
-  QUIRE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::Open(std::move(codec), blocks_[next_], object_));
+  QUIRE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::Open(std::move(codec), blocks_[next_], object));
   return reader.Verify();
 }
 
-absl::Status RemoteGet::Complete() {
-  absl::Status verified = Verify();
+absl::Status RemoteGet::Complete(Bytes object) {
+  absl::Status verified = Verify(object);
   uint32_t block = next_++;
   started_ = true;
   absl::Status status =
       verified.ok()
-          ? sink_.on_block(block, object_)
+          ? sink_.on_block(block, object)
           : sink_.on_miss(block,
                           absl::DataLossError(absl::StrCat("the block did not arrive as it was stored: ",
                                                            std::string(verified.message()))));

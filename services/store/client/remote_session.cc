@@ -11,10 +11,12 @@
 namespace quire::store {
 
 absl::StatusOr<std::unique_ptr<RemoteStore::Session>> RemoteStore::Session::Begin(
-    v1::KvStore::Stub& stub, std::shared_ptr<grpc::ClientContext> context, const v1::PutRequest& announce,
-    std::span<const BlockAnnounce> blocks) {
+    v1::KvStore::Stub& stub, std::shared_ptr<grpc::ClientContext> context, v1::PutRequest announce,
+    std::span<const BlockAnnounce> blocks, std::shared_ptr<AttachedArena> arena) {
   std::unique_ptr<Stream> stream = stub.Put(context.get());
-  auto session = std::unique_ptr<Session>(new Session(std::move(context), std::move(stream)));
+  auto session =
+      std::unique_ptr<Session>(new Session(std::move(context), std::move(stream), std::move(arena)));
+  announce.mutable_announce()->set_arena(session->arena_.id());
   v1::PutResponse response;
   if (!session->stream_->Write(announce) || !session->stream_->Read(&response)) return session->Broken();
   if (!response.has_wanted())
@@ -33,7 +35,10 @@ RemoteStore::Session::~Session() {
   if (broken_) return;
   bool complete =
       std::all_of(wanted_.begin(), wanted_.end(), [&](uint32_t i) { return results_.contains(i); });
-  if (!complete) context_->TryCancel();
+  if (!complete) {
+    context_->TryCancel();
+    arena_.Abandon();
+  }
   stream_->WritesDone();
   v1::PutResponse response;
   while (stream_->Read(&response)) {
@@ -49,6 +54,7 @@ absl::Status RemoteStore::Session::Broken() {
     }
     absl::Status status = runtime::FromGrpc(stream_->Finish());
     broken_ = status.ok() ? absl::InternalError("store ended the put stream before its time") : status;
+    arena_.Abandon();
   }
   return *broken_;
 }
@@ -59,7 +65,8 @@ absl::Status RemoteStore::Session::Send(uint32_t block, uint64_t offset, Bytes d
     v1::BlockData* message = request_.mutable_data();
     message->set_block(block);
     message->set_offset(offset);
-    message->mutable_data()->assign(reinterpret_cast<const char*>(chunk.data()), chunk.size());
+    if (!arena_.Place(block, chunk, /*wait=*/false, message))
+      message->mutable_data()->assign(reinterpret_cast<const char*>(chunk.data()), chunk.size());
     if (!stream_->Write(request_)) return Broken();
     offset += chunk.size();
     data = data.subspan(chunk.size());
@@ -94,6 +101,7 @@ absl::StatusOr<uint64_t> RemoteStore::Session::Commit(uint32_t block) {
       return absl::InternalError(absl::StrCat("store answered the last bytes of block ", block,
                                               " with something else than its result"));
     }
+    arena_.Answered(block);
     const v1::PutResult& result = response.result();
     absl::Status status(static_cast<absl::StatusCode>(result.code()), result.message());
     known = results_.emplace(block, Result{std::move(status), result.stored_bytes()}).first;

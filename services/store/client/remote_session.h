@@ -10,6 +10,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "quire/v1/kv_store.grpc.pb.h"
 #include "services/store/api/put_progress.h"
+#include "services/store/client/arena_put.h"
 #include "services/store/client/remote_store.h"
 
 namespace quire::store {
@@ -23,8 +24,9 @@ class RemoteStore::Session : public PutSession {
   // Opens the stream, announces and waits for what is wanted.
   static absl::StatusOr<std::unique_ptr<Session>> Begin(v1::KvStore::Stub& stub,
                                                         std::shared_ptr<grpc::ClientContext> context,
-                                                        const v1::PutRequest& announce,
-                                                        std::span<const BlockAnnounce> blocks);
+                                                        v1::PutRequest announce,
+                                                        std::span<const BlockAnnounce> blocks,
+                                                        std::shared_ptr<AttachedArena> arena);
   ~Session() override;
 
   const std::vector<uint32_t>& wanted() const override { return wanted_; }
@@ -34,14 +36,16 @@ class RemoteStore::Session : public PutSession {
  private:
   static constexpr size_t kKeptBack = 4096;  // at most, of each block
 
-  Session(std::shared_ptr<grpc::ClientContext> context, std::unique_ptr<Stream> stream)
-      : context_(std::move(context)), stream_(std::move(stream)) {}
+  Session(std::shared_ptr<grpc::ClientContext> context, std::unique_ptr<Stream> stream,
+          std::shared_ptr<AttachedArena> arena)
+      : context_(std::move(context)), stream_(std::move(stream)), arena_(std::move(arena)) {}
   absl::Status Send(uint32_t block, uint64_t offset, Bytes data);
   // Ends the stream after the server ended it, and tells its status.
   absl::Status Broken();
 
   std::shared_ptr<grpc::ClientContext> context_;
   std::unique_ptr<Stream> stream_;
+  ArenaPut arena_;
   v1::PutRequest request_;  // reused for every chunk
   std::vector<uint32_t> wanted_;
   std::vector<uint64_t> announced_;

@@ -10,6 +10,8 @@
 #include "quire/v1/kv_store.grpc.pb.h"
 #include "quire/v1/store_admin.grpc.pb.h"
 #include "services/runtime/status.h"
+#include "services/store/client/arena_get.h"
+#include "services/store/client/arena_link.h"
 #include "services/store/client/block_put.h"
 #include "services/store/client/layer_stream.h"
 #include "services/store/client/remote_get.h"
@@ -27,9 +29,13 @@ struct RemoteStore::Stubs {
 };
 
 RemoteStore::RemoteStore(std::shared_ptr<grpc::Channel> channel, RemoteStoreOptions options)
-    : options_(options), stubs_(std::make_unique<Stubs>(channel)) {}
+    : options_(options), stubs_(std::make_unique<Stubs>(channel)) {
+  if (options_.arena_bytes > 0) arena_ = std::make_unique<ArenaLink>(stubs_->kv, options_.arena_bytes);
+}
 
 RemoteStore::~RemoteStore() = default;
+
+std::shared_ptr<AttachedArena> RemoteStore::arena() { return arena_ != nullptr ? arena_->Get() : nullptr; }
 
 absl::Status RemoteStore::Retry(Deadline deadline, const Call& call,
                                 const std::function<bool()>& again) const {
@@ -171,7 +177,7 @@ absl::StatusOr<std::unique_ptr<PutSession>> RemoteStore::BeginPut(const Namespac
     auto context = std::make_shared<grpc::ClientContext>();
     context->set_deadline(deadline);
     absl::StatusOr<std::unique_ptr<Session>> begun =
-        Session::Begin(stubs_->kv, std::move(context), request, blocks);
+        Session::Begin(stubs_->kv, std::move(context), request, blocks, arena());
     if (begun.ok()) session = *std::move(begun);
     return begun.status();
   }));
@@ -187,7 +193,7 @@ absl::Status RemoteStore::PutBlocks(const Namespace& ns, std::span<const PutBloc
   return WithLayout(deadline, ns.fingerprint, [&] {
     grpc::ClientContext context;
     context.set_deadline(deadline);
-    return PutWholeBlocks(stubs_->kv, context, request, blocks, *outcomes);
+    return PutWholeBlocks(stubs_->kv, context, request, blocks, arena(), *outcomes);
   });
 }
 
@@ -209,17 +215,31 @@ absl::StatusOr<Part> RemoteStore::PartOf(const Digest& fingerprint, const Part& 
 absl::Status RemoteStore::Get(const Namespace& ns, std::span<const BlockIdentity> blocks,
                               const GetOptions& options, const GetSink& sink) {
   QUIRE_ASSIGN_OR_RETURN(Part wanted, PartOf(ns.fingerprint, options.part));
-  v1::GetRequest request = GetRequestOf(ns, blocks, wanted, options);
   Deadline deadline = StreamDeadline(options);
-  RemoteGet get(request, wanted, blocks, sink, [&](const Part& part) { return Codec(ns.fingerprint, part); });
-  auto again = [&] { return !get.started(); };
-  return WithLayout(
-      deadline, ns.fingerprint,
-      [&] {
-        return Retry(
-            deadline, [&] { return get.Run(stubs_->kv, deadline); }, again);
-      },
-      again);
+  auto codec_of = [&](const Part& part) { return Codec(ns.fingerprint, part); };
+  auto run = [&](auto& get, auto again) {
+    return WithLayout(
+        deadline, ns.fingerprint,
+        [&] {
+          return Retry(
+              deadline, [&] { return get.Run(stubs_->kv, deadline); }, again);
+        },
+        again);
+  };
+  uint32_t done = 0;
+  if (std::shared_ptr<AttachedArena> attached = arena(); attached != nullptr && !blocks.empty()) {
+    v1::GetRequest request = GetRequestOf(ns, {}, wanted, options);
+    ArenaGet get(attached, request, wanted, blocks, sink, codec_of, Known(ns.fingerprint)->RawBlockBytes());
+    absl::Status status = run(get, [&] { return get.done() == 0; });
+    if (!get.arena_gone()) return status;
+    done = get.done();  // the rest without it
+  }
+  GetSink rest;
+  rest.on_block = [&](uint32_t block, Bytes object) { return sink.on_block(done + block, object); };
+  rest.on_miss = [&](uint32_t block, const absl::Status& why) { return sink.on_miss(done + block, why); };
+  v1::GetRequest request = GetRequestOf(ns, blocks.subspan(done), wanted, options);
+  RemoteGet get(request, wanted, blocks.subspan(done), rest, codec_of);
+  return run(get, [&] { return !get.started(); });
 }
 
 absl::StatusOr<std::unique_ptr<LayerStream>> RemoteStore::OpenLayers(const Namespace& ns,

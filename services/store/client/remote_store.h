@@ -29,6 +29,10 @@ struct RemoteStoreOptions {
   int max_tries = 3;
   // Before the second try; then it doubles up to the longest. Each is taken times a random 0.5…1.5.
   std::chrono::milliseconds first_pause{20}, longest_pause{500};
+  // Memory to share with a store on this machine, through which the bytes of Get and Put then go instead of
+  // through gRPC; 0: none. Where there is none to be had (another machine, a store that hands out none), they
+  // go through gRPC all the same.
+  uint64_t arena_bytes = 0;
 };
 
 // A block as PutBlocks takes it: an object, or raw KV where PutOptions.encode is set. `data` is borrowed.
@@ -42,6 +46,8 @@ struct PutOutcome {
   uint64_t stored_bytes = 0;
 };
 
+class ArenaLink;
+class AttachedArena;
 class LayerStream;
 
 // Thread-safe.
@@ -77,6 +83,8 @@ class RemoteStore : public KvStore {
                                                           std::span<const BlockIdentity> blocks,
                                                           const GetOptions& options, uint64_t lease_id = 0);
   const RemoteStoreOptions& options() const { return options_; }
+  // The arena in use now, attached if need be; null: bytes go through gRPC.
+  std::shared_ptr<AttachedArena> arena();
 
  private:
   class Session;
@@ -102,7 +110,8 @@ class RemoteStore : public KvStore {
 
   const RemoteStoreOptions options_;
   std::unique_ptr<Stubs> stubs_;
-  mutable std::shared_mutex mu_;  // guards all below
+  std::unique_ptr<ArenaLink> arena_;  // null: not wanted
+  mutable std::shared_mutex mu_;      // guards all below
   absl::flat_hash_map<Digest, std::shared_ptr<const Layout>> layouts_;
   absl::flat_hash_map<std::pair<Digest, Part>, std::shared_ptr<const BlockCodec>> codecs_;
 };

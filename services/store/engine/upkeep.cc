@@ -17,15 +17,24 @@ absl::Status CheckTenantName(const std::string& tenant) {
       absl::StrCat("tenant name of ", tenant.size(), " bytes: at most ", kMaxTenantBytes));
 }
 
-// Keeps a scrub at its rate: called after so many bytes in all, waits until they may have been read.
+// Keeps a scrub at its rate: called after so many bytes in all, waits until they may have been read, as long
+// as `go_on`, asked several times a second, says so. False: it did not.
 class Pace {
  public:
   explicit Pace(uint64_t bytes_per_second) : rate_(bytes_per_second) {}
-  void After(uint64_t bytes) const {
-    if (rate_ == 0) return;
-    std::chrono::duration<double> due(static_cast<double>(bytes) / static_cast<double>(rate_));
-    std::this_thread::sleep_until(start_ +
-                                  std::chrono::duration_cast<std::chrono::steady_clock::duration>(due));
+  bool After(uint64_t bytes, absl::FunctionRef<bool()> go_on) const {
+    using std::chrono::steady_clock;
+    constexpr auto kLookUp = std::chrono::milliseconds(100);
+    constexpr double kLongest = 1e9;  // seconds, which a clock's count of nanoseconds holds
+    if (rate_ == 0) return true;
+    std::chrono::duration<double> due(
+        std::min(static_cast<double>(bytes) / static_cast<double>(rate_), kLongest));
+    const auto until = start_ + std::chrono::duration_cast<steady_clock::duration>(due);
+    for (auto now = steady_clock::now(); now < until; now = steady_clock::now()) {
+      if (!go_on()) return false;
+      std::this_thread::sleep_until(std::min<steady_clock::time_point>(until, now + kLookUp));
+    }
+    return true;
   }
 
  private:
@@ -115,7 +124,8 @@ absl::Status LocalStore::Verify(Tier tier, uint64_t bytes_per_second,
       now.bytes += object->record.bytes();
       now.failures += absl::IsDataLoss(checked) ? 1 : 0;
       now.unreadable += !checked.ok() && !absl::IsDataLoss(checked) ? 1 : 0;
-      pace.After(now.bytes);
+      if (!pace.After(now.bytes, [&] { return progress(now); }))
+        return absl::CancelledError("verification was stopped");
     }
     now.done = static_cast<double>(i + 1) / static_cast<double>(all.size());
     if (i % kReportEvery == kReportEvery - 1 && !progress(now))

@@ -1,6 +1,7 @@
 // quire-store: keeps KV blocks as codes and serves them over gRPC.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -26,6 +27,7 @@ struct Flags {
   quire::runtime::CommonFlags common;
   quire::runtime::AccessOptions access;
   quire::store::StoreFlags store;
+  quire::store::ArenaOptions arena;
   uint64_t idle_seconds = 30;
   uint64_t drain_seconds = 10;
 };
@@ -40,6 +42,17 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "Seconds that running calls get to finish after SIGTERM")
       ->check(CLI::Range(0, 86400))
       ->capture_default_str();
+  app.add_option("--arena-bytes", flags.arena.max_bytes,
+                 "Memory shared with clients on this machine, all together; 0: none")
+      ->transform(CLI::AsSizeValue(false))
+      ->capture_default_str();
+  app.add_option("--arena-client-bytes", flags.arena.max_client_bytes, "Of that, for one client")
+      ->transform(CLI::AsSizeValue(false))
+      ->capture_default_str();
+  app.add_option("--arena-clients", flags.arena.max_arenas, "Clients with shared memory at a time")
+      ->capture_default_str();
+  app.add_option("--arena-folder", flags.arena.parent_folder,
+                 "Where the folder with the socket that hands it over is made; empty: the run-time folder");
   quire::runtime::AddAccessFlags(app, flags.access);
   quire::runtime::AddCommonFlags(app, flags.common);
 }
@@ -61,6 +74,7 @@ int Run(Flags& flags) {
   if (!authenticator.ok()) return Fail(authenticator.status());
   StoreServicesOptions options;
   options.authenticator = *std::move(authenticator);
+  options.arena = flags.arena;
   options.stream_idle_limit = std::chrono::seconds(flags.idle_seconds);
   StoreServices services(*store, *registry, options);
 
@@ -73,6 +87,7 @@ int Run(Flags& flags) {
   }
   auto server = quire::runtime::Server::Start(flags.common.server, services.services());
   if (!server.ok()) return Fail(server.status());
+  services.OnDrain([s = server->get()] { s->SetServing(false); });
   (*server)->SetServing(true);
   std::printf("quire-store ready, listening on %s\n", (*server)->address().c_str());
   std::fflush(stdout);
@@ -80,12 +95,12 @@ int Run(Flags& flags) {
 
   int signal = quire::runtime::WaitForSignal();
   spdlog::info("quire-store drains after signal {}", signal);
-  (*server)->SetServing(false);
-  std::chrono::seconds patience(flags.drain_seconds);
-  if (absl::Status drained = (*store)->Drain(patience); !drained.ok()) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(flags.drain_seconds);
+  if (absl::Status drained = services.Drain(std::chrono::seconds(flags.drain_seconds)); !drained.ok())
     spdlog::warn("quire-store: {}", std::string(drained.message()));
-  }
-  (*server)->Shutdown(patience);
+  const auto left =
+      std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
+  (*server)->Shutdown(std::max(left, std::chrono::milliseconds(0)));
   return 0;
 }
 

@@ -32,10 +32,14 @@ absl::Status Access::CheckKnown(const grpc::ServerContext& context) const {
   return authenticator_->Identify(context).status();
 }
 
-absl::Status Access::CheckUser(const grpc::ServerContext& context) const {
+absl::StatusOr<std::string> Access::UserName(const grpc::ServerContext& context) const {
   QUIRE_ASSIGN_OR_RETURN(IdentityPtr identity, authenticator_->Identify(context));
-  if (identity->role != Role::kAdmin) return absl::OkStatus();
+  if (identity->role != Role::kAdmin) return identity->name;
   return absl::PermissionDeniedError("an admin has no tenant");
+}
+
+absl::Status Access::CheckUser(const grpc::ServerContext& context) const {
+  return UserName(context).status();
 }
 
 absl::Status Access::CheckAdmin(const grpc::ServerContext& context) const {

@@ -2,7 +2,7 @@
 //
 //   calls                               client            delegate         admin   open mode
 //   KvStore with a namespace            its own tenant    any it names     no      any, "" too
-//   KvStore.RegisterLayout              yes               yes              no      yes
+//   KvStore.RegisterLayout, AttachArena yes               yes              no      yes
 //   Codec                               yes               yes              yes     yes
 //   StoreAdmin.GetQuota                 its own tenant    any it names     any     any
 //   the rest of StoreAdmin              no                no               yes     yes
@@ -37,6 +37,8 @@ class Access {
   absl::Status CheckKnown(const grpc::ServerContext& context) const;  // anyone who is somebody
   absl::Status CheckUser(const grpc::ServerContext& context) const;   // a client or a delegate
   absl::Status CheckAdmin(const grpc::ServerContext& context) const;
+  // The name of a client or delegate: who owns an arena.
+  absl::StatusOr<std::string> UserName(const grpc::ServerContext& context) const;
   // The tenant whose quota the caller may see.
   absl::StatusOr<std::string> QuotaTenant(const grpc::ServerContext& context, const std::string& named) const;
 

@@ -63,11 +63,17 @@ absl::StatusOr<std::vector<GetStream::Source>> GetStream::OpenAll() {
 absl::Status GetStream::Send(const Source& source, uint64_t offset, Bytes bytes, int32_t layer,
                              uint64_t total) {
   while (!bytes.empty()) {
-    Bytes chunk = bytes.first(std::min(bytes.size(), kChunkBytes));
     v1::BlockData* data = response_.mutable_data();
+    const bool placed = placer_.Place(bytes, data->mutable_arena_range());
+    Bytes chunk = placed ? bytes : bytes.first(std::min(bytes.size(), kChunkBytes));
     data->set_block(source.block);
     data->set_offset(offset);
-    data->mutable_data()->assign(reinterpret_cast<const char*>(chunk.data()), chunk.size());
+    if (placed) {
+      data->clear_data();
+    } else {
+      data->clear_arena_range();
+      data->mutable_data()->assign(reinterpret_cast<const char*>(chunk.data()), chunk.size());
+    }
     data->set_layer(layer);
     data->set_levels(static_cast<uint32_t>(source.levels));
     data->set_object_bytes(total);

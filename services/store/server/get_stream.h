@@ -9,16 +9,22 @@
 
 #include "quire/v1/kv_store.grpc.pb.h"
 #include "services/store/engine/local_store.h"
+#include "services/store/server/arena_calls.h"
 #include "services/store/server/stream_watch.h"
 
 namespace quire::store {
 
 class GetStream {
  public:
-  // `ns`: the request's, resolved. All references are borrowed.
-  GetStream(LocalStore& store, Namespace ns, const v1::GetRequest& request,
+  // `ns`: the request's, resolved; `placer`: for its arena. All references are borrowed.
+  GetStream(LocalStore& store, Namespace ns, const v1::GetRequest& request, ArenaPlacer placer,
             grpc::ServerWriter<v1::GetResponse>& writer, StreamWatch::Stream& stream)
-      : store_(store), ns_(std::move(ns)), request_(request), writer_(writer), stream_(stream) {}
+      : store_(store),
+        ns_(std::move(ns)),
+        request_(request),
+        placer_(std::move(placer)),
+        writer_(writer),
+        stream_(stream) {}
 
   absl::Status Run();
 
@@ -40,7 +46,8 @@ class GetStream {
   absl::Status SendLevelOfLayer(const Source& source, int level, uint32_t layer);
   absl::Status SendLayer(const Source& source, uint32_t layer);  // codes, or decoded
   absl::Status SendDecodedLayer(const Source& source, uint32_t layer);
-  // Bytes [offset, offset + bytes.size()) of a block, in chunks.
+  // Bytes [offset, offset + bytes.size()) of a block: in the client's arena if it has one with room, else in
+  // chunks.
   absl::Status Send(const Source& source, uint64_t offset, Bytes bytes, int32_t layer, uint64_t total);
   absl::Status SendExtent(const Source& source, const Extent& extent, int32_t layer);
 
@@ -49,6 +56,7 @@ class GetStream {
   LocalStore& store_;
   const Namespace ns_;
   const v1::GetRequest& request_;
+  ArenaPlacer placer_;
   grpc::ServerWriter<v1::GetResponse>& writer_;
   StreamWatch::Stream& stream_;
   LocalStore::View view_;

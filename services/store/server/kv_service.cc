@@ -6,15 +6,12 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "services/store/api/limits.h"
+#include "services/store/server/arena_calls.h"
 #include "services/store/server/get_stream.h"
 #include "services/store/wire/convert.h"
 
 namespace quire::store {
 namespace {
-
-absl::Status NotInThisVersion(const char* call) {
-  return absl::UnimplementedError(absl::StrCat("KvStore.", call, " is not implemented in this version"));
-}
 
 absl::Status CheckKeys(int count) {
   if (static_cast<size_t>(count) <= kMaxKeys) return absl::OkStatus();
@@ -60,16 +57,6 @@ struct Arrived {
   const std::vector<BlockAnnounce>* announced;
   absl::flat_hash_map<uint32_t, uint64_t> left;
 };
-
-absl::Status CheckChunk(const v1::PutRequest& request) {
-  if (!request.has_data()) return absl::InvalidArgumentError("after the announcement only data may come");
-  size_t size = request.data().data().size();
-  if (size > kChunkBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("chunk of ", size, " bytes: at most ", kChunkBytes));
-  }
-  if (size == 0) return absl::InvalidArgumentError("chunk without data");
-  return absl::OkStatus();
-}
 
 }  // namespace
 
@@ -123,12 +110,15 @@ grpc::Status KvService::Put(grpc::ServerContext* context, PutStream* messages) {
 
 absl::Status KvService::DoPut(const grpc::ServerContext& context, StreamWatch::Stream& stream,
                               PutStream& messages) {
-  QUIRE_RETURN_IF_ERROR(access_.CheckUser(context));
+  QUIRE_ASSIGN_OR_RETURN(std::string owner, access_.UserName(context));
+  QUIRE_ASSIGN_OR_RETURN(DrainGate::Pass pass, gate_.Enter());
   v1::PutRequest request;  // reused for every chunk
   v1::PutResponse response;
   if (!messages.Read(&request)) return absl::InvalidArgumentError("the stream ended without an announcement");
   if (!request.has_announce()) return absl::InvalidArgumentError("a put stream begins with an announcement");
   QUIRE_ASSIGN_OR_RETURN(Namespace ns, access_.Resolve(context, request.announce().namespace_()));
+  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<Arena> arena,
+                         ArenaNamed(arenas_, owner, request.announce().arena()));
   QUIRE_ASSIGN_OR_RETURN(Announce announce, AnnounceFromProto(std::move(ns), request.announce()));
   QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<PutSession> session,
                          store_.BeginPut(announce.ns, announce.blocks, announce.options));
@@ -138,10 +128,11 @@ absl::Status KvService::DoPut(const grpc::ServerContext& context, StreamWatch::S
 
   while (messages.Read(&request)) {
     stream.Progress();
-    QUIRE_RETURN_IF_ERROR(CheckChunk(request));
+    if (!request.has_data()) return absl::InvalidArgumentError("after the announcement only data may come");
     const v1::BlockData& data = request.data();
-    QUIRE_RETURN_IF_ERROR(session->Write(data.block(), data.offset(), AsBytes(data.data())));
-    if (uint64_t& left = arrived.left.at(data.block()); (left -= data.data().size()) > 0) continue;
+    QUIRE_ASSIGN_OR_RETURN(Bytes bytes, ChunkBytes(data, arena.get()));
+    QUIRE_RETURN_IF_ERROR(session->Write(data.block(), data.offset(), bytes));
+    if (uint64_t& left = arrived.left.at(data.block()); (left -= bytes.size()) > 0) continue;
     absl::StatusOr<uint64_t> stored = session->Commit(data.block());
     v1::PutResult* result = response.mutable_result();
     result->set_block(data.block());
@@ -159,9 +150,16 @@ grpc::Status KvService::Get(grpc::ServerContext* context, const v1::GetRequest* 
                             Writer<v1::GetResponse>* writer) {
   RpcMetrics::Call call = metrics_.Start("Get");
   StreamWatch::Stream stream(watch_, *context);
-  absl::StatusOr<Namespace> ns = access_.Resolve(*context, request->namespace_());
-  if (!ns.ok()) return call.Done(ns.status());
-  return call.Done(GetStream(store_, *std::move(ns), *request, *writer, stream).Run());
+  return call.Done(DoGet(*context, stream, *request, *writer));
+}
+
+absl::Status KvService::DoGet(const grpc::ServerContext& context, StreamWatch::Stream& stream,
+                              const v1::GetRequest& request, Writer<v1::GetResponse>& writer) {
+  QUIRE_ASSIGN_OR_RETURN(Namespace ns, access_.Resolve(context, request.namespace_()));
+  QUIRE_ASSIGN_OR_RETURN(std::string owner, access_.UserName(context));
+  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<Arena> arena, ArenaNamed(arenas_, owner, request.arena()));
+  QUIRE_ASSIGN_OR_RETURN(ArenaPlacer placer, ArenaPlacer::Create(std::move(arena), request));
+  return GetStream(store_, std::move(ns), request, std::move(placer), writer, stream).Run();
 }
 
 grpc::Status KvService::Delete(grpc::ServerContext* context, const v1::DeleteRequest* request,
@@ -217,9 +215,15 @@ grpc::Status KvService::Watch(grpc::ServerContext* context, const v1::WatchReque
   StreamWatch::Stream stream(watch_, *context);
   return call.Done(WatchStream(store_, access_, watchers_, *context, *request, *writer, stream).Run());
 }
-grpc::Status KvService::AttachArena(grpc::ServerContext*, const v1::AttachArenaRequest*,
-                                    Writer<v1::AttachArenaResponse>*) {
-  return metrics_.Start("other").Done(NotInThisVersion("AttachArena"));
+grpc::Status KvService::AttachArena(grpc::ServerContext* context, const v1::AttachArenaRequest* request,
+                                    Writer<v1::AttachArenaResponse>* writer) {
+  RpcMetrics::Call call = metrics_.Start("AttachArena");
+  absl::StatusOr<std::string> owner = access_.UserName(*context);
+  if (!owner.ok()) return call.Done(owner.status());
+  if (arenas_ == nullptr) return call.Done(absl::FailedPreconditionError("this store hands out no arenas"));
+  if (gate_.closed()) return call.Done(DrainGate::Draining());
+  StreamWatch::Stream stream(watch_, *context);
+  return call.Done(ServeArena(*arenas_, *owner, *request, gate_, *context, *writer, stream));
 }
 
 }  // namespace quire::store

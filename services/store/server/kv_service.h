@@ -2,8 +2,10 @@
 #pragma once
 
 #include "quire/v1/kv_store.grpc.pb.h"
+#include "services/store/arena/arena_host.h"
 #include "services/store/engine/local_store.h"
 #include "services/store/server/access.h"
+#include "services/store/server/drain_gate.h"
 #include "services/store/server/rpc_metrics.h"
 #include "services/store/server/stream_watch.h"
 #include "services/store/server/watch_stream.h"
@@ -14,8 +16,14 @@ namespace quire::store {
 class KvService final : public v1::KvStore::Service {
  public:
   KvService(LocalStore& store, const Access& access, const RpcMetrics& metrics, StreamWatch& watch,
-            WatchLimit& watchers)
-      : store_(store), access_(access), metrics_(metrics), watch_(watch), watchers_(watchers) {}
+            WatchLimit& watchers, DrainGate& gate, ArenaHost* arenas)
+      : store_(store),
+        access_(access),
+        metrics_(metrics),
+        watch_(watch),
+        watchers_(watchers),
+        gate_(gate),
+        arenas_(arenas) {}
 
   template <typename Message>
   using Writer = grpc::ServerWriter<Message>;
@@ -32,14 +40,14 @@ class KvService final : public v1::KvStore::Service {
   grpc::Status Touch(grpc::ServerContext*, const v1::TouchRequest*, v1::TouchResponse*) override;
   grpc::Status Prefetch(grpc::ServerContext*, const v1::PrefetchRequest*, v1::PrefetchResponse*) override;
   grpc::Status Watch(grpc::ServerContext*, const v1::WatchRequest*, Writer<v1::WatchResponse>*) override;
-
-  // UNIMPLEMENTED, saying so.
   grpc::Status AttachArena(grpc::ServerContext*, const v1::AttachArenaRequest*,
                            Writer<v1::AttachArenaResponse>*) override;
 
  private:
   absl::Status DoLookup(const grpc::ServerContext& context, const v1::LookupRequest& request,
                         v1::LookupResponse* response);
+  absl::Status DoGet(const grpc::ServerContext& context, StreamWatch::Stream& stream,
+                     const v1::GetRequest& request, Writer<v1::GetResponse>& writer);
   absl::Status DoPut(const grpc::ServerContext& context, StreamWatch::Stream& stream, PutStream& messages);
   // A call about the keys of a namespace.
   template <typename Request, typename Each>
@@ -51,6 +59,8 @@ class KvService final : public v1::KvStore::Service {
   const RpcMetrics& metrics_;
   StreamWatch& watch_;
   WatchLimit& watchers_;
+  DrainGate& gate_;
+  ArenaHost* const arenas_;  // null: none are handed out
 };
 
 }  // namespace quire::store

@@ -5,9 +5,10 @@
 namespace quire::store {
 namespace {
 
-constexpr const char* kMethods[] = {"RegisterLayout", "Lookup", "Put",         "Get",   "Delete", "Pin",
-                                    "Unpin",          "Touch",  "Prefetch",    "Watch", "Encode", "Decode",
-                                    "Describe",       "Stats",  "InjectFault", "other"};
+constexpr const char* kMethods[] = {
+    "RegisterLayout", "Lookup", "Put",         "Get",   "Delete",      "Pin",      "Unpin",        "Touch",
+    "Prefetch",       "Watch",  "AttachArena", "Drain", "GetQuota",    "SetQuota", "DeleteTenant", "Verify",
+    "Encode",         "Decode", "Describe",    "Stats", "InjectFault", "other"};
 // Seconds: a lookup takes tens of microseconds, a stream up to minutes.
 const prometheus::Histogram::BucketBoundaries kBuckets = {
     50e-6, 100e-6, 200e-6, 400e-6, 1e-3, 2e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1, 2.5, 10, 60};

@@ -6,10 +6,12 @@
 #include <prometheus/registry.h>
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "services/runtime/authenticator.h"
+#include "services/store/arena/arena_host.h"
 #include "services/store/engine/local_store.h"
 
 namespace quire::store {
@@ -22,6 +24,8 @@ struct StoreServicesOptions {
   std::chrono::milliseconds stream_idle_limit{30'000};
   // Watch calls served at a time, each of which takes one of the server's streams for as long as it runs.
   uint32_t max_watchers = 64;
+  // Memory to share with clients on this machine.
+  ArenaOptions arena;
   // Raw bytes of one block that Encode or Decode will hold.
   uint64_t max_codec_block_bytes = uint64_t{256} << 20;
 };
@@ -36,6 +40,10 @@ class StoreServices {
 
   // KvStore, Codec and StoreAdmin, owned by this.
   std::vector<grpc::Service*> services() const;
+  // See drainer.h. `begins`: what to do when a drain begins, whoever asks for it.
+  void OnDrain(std::function<void()> begins);
+  absl::Status Drain(std::chrono::milliseconds deadline);
+  const ArenaHost* arenas() const;  // null: none are handed out
 
  private:
   struct Impl;

@@ -47,6 +47,11 @@ void StreamWatch::Run() {
   }
 }
 
+void StreamWatch::CancelAll() {
+  std::lock_guard lock(mu_);
+  for (Stream* stream : streams_) stream->context_.TryCancel();
+}
+
 StreamWatch::Stream::Stream(StreamWatch& watch, grpc::ServerContext& context)
     : watch_(watch), context_(context), last_ms_(SteadyMs()) {
   {

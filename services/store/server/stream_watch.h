@@ -21,6 +21,9 @@ class StreamWatch {
   explicit StreamWatch(std::chrono::milliseconds idle_limit);
   ~StreamWatch();  // REQUIRES: no stream is watched
 
+  // Ends all that are watched now.
+  void CancelAll();
+
   // A call being watched, from construction on: after idle_limit without Progress it is cancelled, so that
   // its blocked Read or Write returns false.
   class Stream {
@@ -28,6 +31,7 @@ class StreamWatch {
     Stream(StreamWatch& watch, grpc::ServerContext& context);
     ~Stream();
     void Progress();
+    bool cancelled() const { return context_.IsCancelled(); }
     // Why the stream broke, if it was this watch that ended it or its client that went.
     absl::Status Broken() const;
 

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
+#include "services/store/server/drain_gate.h"
 #include "services/store/wire/convert.h"
 #include "services/store/wire/metadata.h"
 
@@ -29,6 +30,7 @@ bool WatchLimit::Enter() {
 
 absl::Status WatchStream::Run() {
   QUIRE_RETURN_IF_ERROR(access_.Tenant(context_, request_.namespace_().tenant()).status());
+  if (limit_.closed()) return DrainGate::Draining();
   if (!limit_.Enter()) {
     return absl::ResourceExhaustedError(absl::StrCat(limit_.most(), " watches are running, the limit"));
   }
@@ -61,7 +63,7 @@ absl::Status WatchStream::Start() {
 absl::Status WatchStream::Follow() {
   auto known_until = std::chrono::steady_clock::now() + kAskAgain;
   while (!context_.IsCancelled()) {
-    if (limit_.closed()) return absl::UnavailableError("the store is draining");
+    if (limit_.closed()) return DrainGate::Draining();
     auto now = std::chrono::steady_clock::now();
     if (now >= known_until) {
       QUIRE_RETURN_IF_ERROR(access_.Tenant(context_, request_.namespace_().tenant()).status());

@@ -11,6 +11,7 @@
 #include "services/runtime/authenticator.h"
 #include "services/store/client/remote_store.h"
 #include "services/store/wire/convert.h"
+#include "services/store/wire/metadata.h"
 #include "tests/services/runtime/test_certificates.h"
 #include "tests/services/store/backends.h"
 #include "tests/services/store/sample_chain.h"
@@ -156,6 +157,50 @@ class AccessTest : public testing::Test {
     v1::InjectFaultResponse response;
     return admin_->InjectFault(&as.context, request, &response).error_code();
   }
+  StatusCode Watch(const std::string& token, const std::string& tenant) {
+    CallAs as(token);
+    v1::WatchRequest request;
+    request.mutable_namespace_()->set_tenant(tenant);
+    auto stream = kv_->Watch(&as.context, request);
+    stream->WaitForInitialMetadata();
+    if (as.context.GetServerInitialMetadata().contains(kWatchBegun)) {
+      as.context.TryCancel();
+      stream->Finish();
+      return StatusCode::OK;
+    }
+    return stream->Finish().error_code();
+  }
+  StatusCode AttachArena(const std::string& token) {
+    CallAs as(token);
+    v1::AttachArenaRequest request;
+    request.set_bytes(4096);
+    auto stream = kv_->AttachArena(&as.context, request);
+    v1::AttachArenaResponse response;
+    if (!stream->Read(&response)) return stream->Finish().error_code();
+    as.context.TryCancel();
+    stream->Finish();
+    return StatusCode::OK;
+  }
+  template <typename Request, typename Response, typename Method>
+  StatusCode Admin(Method method, const std::string& token) {
+    CallAs as(token);
+    Response response;
+    return ((*admin_).*method)(&as.context, Request(), &response).error_code();
+  }
+  StatusCode Verify(const std::string& token) {
+    CallAs as(token);
+    auto stream = admin_->Verify(&as.context, {});
+    v1::VerifyResponse response;
+    while (stream->Read(&response)) {
+    }
+    return stream->Finish().error_code();
+  }
+  StatusCode GetQuota(const std::string& token, const std::string& tenant, v1::Quota* quota) {
+    CallAs as(token);
+    v1::GetQuotaRequest request;
+    request.set_tenant(tenant);
+    return admin_->GetQuota(&as.context, request, quota).error_code();
+  }
   // The calls with a namespace, by name.
   std::map<std::string, std::function<StatusCode(const std::string&, const std::string&)>> TenantCalls() {
     using Stub = v1::KvStore::Stub;
@@ -163,6 +208,7 @@ class AccessTest : public testing::Test {
         {"Lookup", [this](auto& token, auto& tenant) { return Lookup(token, tenant); }},
         {"Get", [this](auto& token, auto& tenant) { return Get(token, tenant); }},
         {"Put", [this](auto& token, auto& tenant) { return Put(token, tenant); }},
+        {"Watch", [this](auto& token, auto& tenant) { return Watch(token, tenant); }},
         {"Touch",
          [this](auto& token, auto& tenant) {
            return Keys<v1::TouchRequest, v1::TouchResponse>(&Stub::Touch, token, tenant);
@@ -218,11 +264,29 @@ TEST_F(AccessTest, EveryRoleOnEveryOtherCall) {
   const std::vector<std::tuple<std::string, std::function<StatusCode(const std::string&)>, Expected>> calls =
       {
           {"RegisterLayout", [this](auto& token) { return Register(token); }, {kOk, kOk, kNo}},
+          {"AttachArena", [this](auto& token) { return AttachArena(token); }, {kOk, kOk, kNo}},
           {"Encode", [this](auto& token) { return Encode(token); }, {kOk, kOk, kOk}},
           {"Decode", [this](auto& token) { return Decode(token); }, {kOk, kOk, kOk}},
           {"Describe", [this](auto& token) { return Describe(token); }, {kOk, kOk, kOk}},
           {"Stats", [this](auto& token) { return Stats(token); }, {kNo, kNo, kOk}},
           {"InjectFault", [this](auto& token) { return InjectFault(token); }, {kNo, kNo, kOk}},
+          {"SetQuota",
+           [this](auto& token) {
+             return Admin<v1::Quota, v1::Quota>(&v1::StoreAdmin::Stub::SetQuota, token);
+           },
+           {kNo, kNo, kOk}},
+          {"DeleteTenant",
+           [this](auto& token) {
+             return Admin<v1::DeleteTenantRequest, v1::DeleteTenantResponse>(
+                 &v1::StoreAdmin::Stub::DeleteTenant, token);
+           },
+           {kNo, kNo, kOk}},
+          {"Verify", [this](auto& token) { return Verify(token); }, {kNo, kNo, kOk}},
+          {"Drain",  // last: what comes after it is refused
+           [this](auto& token) {
+             return Admin<v1::DrainRequest, v1::DrainResponse>(&v1::StoreAdmin::Stub::Drain, token);
+           },
+           {kNo, kNo, kOk}},
       };
   for (const auto& [name, call, expected] : calls) {
     SCOPED_TRACE(name);
@@ -232,6 +296,20 @@ TEST_F(AccessTest, EveryRoleOnEveryOtherCall) {
     EXPECT_EQ(call(""), StatusCode::UNAUTHENTICATED);
     EXPECT_EQ(call("token-A"), StatusCode::UNAUTHENTICATED);
   }
+}
+
+TEST_F(AccessTest, QuotasAreSeenByThoseTheyAreOf) {
+  ASSERT_TRUE(served_->engine().SetQuota("a", 12345).ok());
+  v1::Quota quota;
+  EXPECT_EQ(GetQuota("token-a", "", &quota), StatusCode::OK);
+  EXPECT_EQ(quota.tenant(), "a");
+  EXPECT_EQ(quota.bytes(), 12345u);
+  EXPECT_EQ(GetQuota("token-a", "b", &quota), StatusCode::PERMISSION_DENIED);
+  EXPECT_EQ(GetQuota("token-d", "a", &quota), StatusCode::OK);
+  EXPECT_EQ(GetQuota("token-d", "", &quota), StatusCode::PERMISSION_DENIED);
+  EXPECT_EQ(GetQuota("token-o", "a", &quota), StatusCode::OK);
+  EXPECT_EQ(quota.bytes(), 12345u);
+  EXPECT_EQ(GetQuota("", "a", &quota), StatusCode::UNAUTHENTICATED);
 }
 
 TEST_F(AccessTest, AClientSeesItsOwnBlocksWhateverItCallsItself) {

@@ -1,5 +1,5 @@
-// The two ways to a store that the conformance suite runs on: the engine itself, and a client of a real
-// server.
+// The ways to a store that the conformance suite runs on: the engine itself, and a client of a real server,
+// without and with shared memory.
 #pragma once
 
 #include <memory>
@@ -49,6 +49,8 @@ class ServedStore {
   const std::string& address() const { return server_->address(); }
   std::shared_ptr<grpc::Channel> NewChannel() const { return *runtime::NewChannel(server_->address()); }
   const prometheus::Registry& registry() const { return *registry_; }
+  StoreServices& services() { return services_; }
+  const ArenaHost& arenas() const { return *services_.arenas(); }
 
  private:
   std::shared_ptr<prometheus::Registry> registry_;
@@ -65,6 +67,27 @@ class RemoteBackend {
   LocalStore& engine() { return served_.engine(); }
 
  private:
+  ServedStore served_;
+  RemoteStore remote_;
+};
+
+// The same, with the bytes through shared memory: little of it, so that some find no room.
+class ArenaBackend {
+ public:
+  explicit ArenaBackend(const LocalStoreOptions& options)
+      : served_(options), remote_(served_.NewChannel(), Options()) {
+    EXPECT_NE(remote_.arena(), nullptr);
+  }
+  ~ArenaBackend() { EXPECT_NE(remote_.arena(), nullptr); }
+  KvStore& store() { return remote_; }
+  LocalStore& engine() { return served_.engine(); }
+
+ private:
+  static RemoteStoreOptions Options() {
+    RemoteStoreOptions options;
+    options.arena_bytes = 512 << 10;
+    return options;
+  }
   ServedStore served_;
   RemoteStore remote_;
 };

@@ -221,10 +221,8 @@ TEST_F(CodecServiceTest, AdminTellsStatsAndGuardsFaults) {
   fault.set_point("corrupt_byte");
   fault.set_count(1);
   v1::InjectFaultResponse none;
-  grpc::ClientContext fault_context, drain_context;
+  grpc::ClientContext fault_context;
   EXPECT_EQ(admin->InjectFault(&fault_context, fault, &none).error_code(), StatusCode::PERMISSION_DENIED);
-  v1::DrainResponse drained;
-  EXPECT_EQ(admin->Drain(&drain_context, {}, &drained).error_code(), StatusCode::UNIMPLEMENTED);
   EXPECT_THAT(runtime::Exposition(served_.registry()),
               HasSubstr("quire_store_rpcs_total{method=\"Stats\"} 1"));
 }

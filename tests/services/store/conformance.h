@@ -1,5 +1,5 @@
 // What every KvStore must do: the suites that include this run on the local engine and on the gRPC client of
-// a real server.
+// a real server, with and without an arena.
 #pragma once
 
 #include <memory>
@@ -45,7 +45,7 @@ class Conformance : public testing::Test {
   std::unique_ptr<Backend> backend_;
 };
 
-using Backends = testing::Types<LocalBackend, RemoteBackend>;
+using Backends = testing::Types<LocalBackend, RemoteBackend, ArenaBackend>;
 TYPED_TEST_SUITE(Conformance, Backends);
 
 }  // namespace quire::store

@@ -7,6 +7,14 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ArenaRange(_message.Message):
+    __slots__ = ["length", "offset"]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    length: int
+    offset: int
+    def __init__(self, offset: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+
 class AttachArenaRequest(_message.Message):
     __slots__ = ["bytes", "namespace"]
     BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -16,12 +24,16 @@ class AttachArenaRequest(_message.Message):
     def __init__(self, namespace: _Optional[_Union[Namespace, _Mapping]] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class AttachArenaResponse(_message.Message):
-    __slots__ = ["socket", "token"]
+    __slots__ = ["arena", "bytes", "socket", "token"]
+    ARENA_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
     SOCKET_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    arena: bytes
+    bytes: int
     socket: str
     token: bytes
-    def __init__(self, socket: _Optional[str] = ..., token: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, socket: _Optional[str] = ..., token: _Optional[bytes] = ..., arena: _Optional[bytes] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class BlockAnnounce(_message.Message):
     __slots__ = ["bytes", "index", "key", "parent"]
@@ -36,20 +48,22 @@ class BlockAnnounce(_message.Message):
     def __init__(self, key: _Optional[bytes] = ..., parent: _Optional[bytes] = ..., index: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class BlockData(_message.Message):
-    __slots__ = ["block", "data", "layer", "levels", "object_bytes", "offset"]
+    __slots__ = ["arena_range", "block", "data", "layer", "levels", "object_bytes", "offset"]
+    ARENA_RANGE_FIELD_NUMBER: _ClassVar[int]
     BLOCK_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
     LEVELS_FIELD_NUMBER: _ClassVar[int]
     OBJECT_BYTES_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
+    arena_range: ArenaRange
     block: int
     data: bytes
     layer: int
     levels: int
     object_bytes: int
     offset: int
-    def __init__(self, block: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., layer: _Optional[int] = ..., levels: _Optional[int] = ..., object_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, block: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., layer: _Optional[int] = ..., levels: _Optional[int] = ..., object_bytes: _Optional[int] = ..., arena_range: _Optional[_Union[ArenaRange, _Mapping]] = ...) -> None: ...
 
 class BlockState(_message.Message):
     __slots__ = ["bytes", "codec", "fetch_us", "levels", "state", "tier"]
@@ -105,9 +119,11 @@ class GetMiss(_message.Message):
     def __init__(self, block: _Optional[int] = ..., code: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class GetRequest(_message.Message):
-    __slots__ = ["blocks", "decode", "lease_id", "max_bits", "max_relative_error", "namespace", "order", "part"]
+    __slots__ = ["arena", "arena_ranges", "blocks", "decode", "lease_id", "max_bits", "max_relative_error", "namespace", "order", "part"]
     class Order(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = []
+    ARENA_FIELD_NUMBER: _ClassVar[int]
+    ARENA_RANGES_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
     BY_BLOCK: GetRequest.Order
     BY_LAYER: GetRequest.Order
@@ -119,6 +135,8 @@ class GetRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
+    arena: bytes
+    arena_ranges: _containers.RepeatedCompositeFieldContainer[ArenaRange]
     blocks: _containers.RepeatedCompositeFieldContainer[BlockAnnounce]
     decode: Decode
     lease_id: int
@@ -127,7 +145,7 @@ class GetRequest(_message.Message):
     namespace: Namespace
     order: GetRequest.Order
     part: _common_pb2.Part
-    def __init__(self, namespace: _Optional[_Union[Namespace, _Mapping]] = ..., blocks: _Optional[_Iterable[_Union[BlockAnnounce, _Mapping]]] = ..., part: _Optional[_Union[_common_pb2.Part, _Mapping]] = ..., order: _Optional[_Union[GetRequest.Order, str]] = ..., max_bits: _Optional[int] = ..., max_relative_error: _Optional[float] = ..., decode: _Optional[_Union[Decode, _Mapping]] = ..., lease_id: _Optional[int] = ...) -> None: ...
+    def __init__(self, namespace: _Optional[_Union[Namespace, _Mapping]] = ..., blocks: _Optional[_Iterable[_Union[BlockAnnounce, _Mapping]]] = ..., part: _Optional[_Union[_common_pb2.Part, _Mapping]] = ..., order: _Optional[_Union[GetRequest.Order, str]] = ..., max_bits: _Optional[int] = ..., max_relative_error: _Optional[float] = ..., decode: _Optional[_Union[Decode, _Mapping]] = ..., lease_id: _Optional[int] = ..., arena: _Optional[bytes] = ..., arena_ranges: _Optional[_Iterable[_Union[ArenaRange, _Mapping]]] = ...) -> None: ...
 
 class GetResponse(_message.Message):
     __slots__ = ["data", "miss"]
@@ -200,20 +218,22 @@ class PrefetchResponse(_message.Message):
     def __init__(self, queued: _Optional[int] = ...) -> None: ...
 
 class PutAnnounce(_message.Message):
-    __slots__ = ["blocks", "encode", "namespace", "part", "priority", "ttl_ms"]
+    __slots__ = ["arena", "blocks", "encode", "namespace", "part", "priority", "ttl_ms"]
+    ARENA_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
     ENCODE_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    arena: bytes
     blocks: _containers.RepeatedCompositeFieldContainer[BlockAnnounce]
     encode: str
     namespace: Namespace
     part: _common_pb2.Part
     priority: int
     ttl_ms: int
-    def __init__(self, namespace: _Optional[_Union[Namespace, _Mapping]] = ..., blocks: _Optional[_Iterable[_Union[BlockAnnounce, _Mapping]]] = ..., part: _Optional[_Union[_common_pb2.Part, _Mapping]] = ..., encode: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., priority: _Optional[int] = ...) -> None: ...
+    def __init__(self, namespace: _Optional[_Union[Namespace, _Mapping]] = ..., blocks: _Optional[_Iterable[_Union[BlockAnnounce, _Mapping]]] = ..., part: _Optional[_Union[_common_pb2.Part, _Mapping]] = ..., encode: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., priority: _Optional[int] = ..., arena: _Optional[bytes] = ...) -> None: ...
 
 class PutRequest(_message.Message):
     __slots__ = ["announce", "data"]

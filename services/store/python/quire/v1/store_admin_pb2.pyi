@@ -35,12 +35,14 @@ class GetQuotaRequest(_message.Message):
     def __init__(self, tenant: _Optional[str] = ...) -> None: ...
 
 class InjectFaultRequest(_message.Message):
-    __slots__ = ["count", "point"]
+    __slots__ = ["count", "parameter", "point"]
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    PARAMETER_FIELD_NUMBER: _ClassVar[int]
     POINT_FIELD_NUMBER: _ClassVar[int]
     count: int
+    parameter: int
     point: str
-    def __init__(self, point: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+    def __init__(self, point: _Optional[str] = ..., count: _Optional[int] = ..., parameter: _Optional[int] = ...) -> None: ...
 
 class InjectFaultResponse(_message.Message):
     __slots__ = []
@@ -111,13 +113,15 @@ class VerifyRequest(_message.Message):
     def __init__(self, tier: _Optional[_Union[_common_pb2.Tier, str]] = ..., bytes_per_second: _Optional[int] = ...) -> None: ...
 
 class VerifyResponse(_message.Message):
-    __slots__ = ["blocks", "bytes", "failures", "progress"]
+    __slots__ = ["blocks", "bytes", "failures", "progress", "unreadable"]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
     FAILURES_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    UNREADABLE_FIELD_NUMBER: _ClassVar[int]
     blocks: int
     bytes: int
     failures: int
     progress: float
-    def __init__(self, blocks: _Optional[int] = ..., bytes: _Optional[int] = ..., failures: _Optional[int] = ..., progress: _Optional[float] = ...) -> None: ...
+    unreadable: int
+    def __init__(self, blocks: _Optional[int] = ..., bytes: _Optional[int] = ..., failures: _Optional[int] = ..., progress: _Optional[float] = ..., unreadable: _Optional[int] = ...) -> None: ...
