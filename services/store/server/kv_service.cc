@@ -220,6 +220,7 @@ grpc::Status KvService::AttachArena(grpc::ServerContext* context, const v1::Atta
   RpcMetrics::Call call = metrics_.Start("AttachArena");
   absl::StatusOr<std::string> owner = access_.UserName(*context);
   if (!owner.ok()) return call.Done(owner.status());
+  if (request->has_device()) return call.Done(absl::FailedPreconditionError("this store has no GPU"));
   if (arenas_ == nullptr) return call.Done(absl::FailedPreconditionError("this store hands out no arenas"));
   if (gate_.closed()) return call.Done(DrainGate::Draining());
   StreamWatch::Stream stream(watch_, *context);

@@ -16,12 +16,14 @@ class ArenaRange(_message.Message):
     def __init__(self, offset: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
 
 class AttachArenaRequest(_message.Message):
-    __slots__ = ["bytes", "namespace"]
+    __slots__ = ["bytes", "device", "namespace"]
     BYTES_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     bytes: int
+    device: DeviceBuffer
     namespace: Namespace
-    def __init__(self, namespace: _Optional[_Union[Namespace, _Mapping]] = ..., bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, namespace: _Optional[_Union[Namespace, _Mapping]] = ..., bytes: _Optional[int] = ..., device: _Optional[_Union[DeviceBuffer, _Mapping]] = ...) -> None: ...
 
 class AttachArenaResponse(_message.Message):
     __slots__ = ["arena", "bytes", "socket", "token"]
@@ -107,6 +109,16 @@ class DeleteResponse(_message.Message):
     DELETED_FIELD_NUMBER: _ClassVar[int]
     deleted: int
     def __init__(self, deleted: _Optional[int] = ...) -> None: ...
+
+class DeviceBuffer(_message.Message):
+    __slots__ = ["device_uuid", "ipc_handle", "offset"]
+    DEVICE_UUID_FIELD_NUMBER: _ClassVar[int]
+    IPC_HANDLE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    device_uuid: bytes
+    ipc_handle: bytes
+    offset: int
+    def __init__(self, ipc_handle: _Optional[bytes] = ..., offset: _Optional[int] = ..., device_uuid: _Optional[bytes] = ...) -> None: ...
 
 class GetMiss(_message.Message):
     __slots__ = ["block", "code", "message"]
