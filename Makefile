@@ -8,6 +8,7 @@ LISTEN ?= 127.0.0.1:8000
 DATA ?= build/data
 MODEL ?= build/deps/model/SmolLM2-135M-Instruct.Q4_1.gguf
 ARGS ?=
+TRACE ?= ../shared/traces/conversation.jsonl
 JOBS ?= $(shell nproc)
 
 # The compiler cache then serves every checkout of this repository, wherever it lies.
@@ -40,6 +41,7 @@ bench: setup build/build.ninja ## measure the codec and the store, each beside i
 	@cmake/setup/setup.sh bench
 	@ninja -C build -j $(JOBS) quire-bench
 	@for part in codec store redis; do build/bin/quire-bench $$part $(ARGS); done
+	@build/bin/quire-bench trace --trace '$(TRACE)' --chart build/trace.png $(ARGS)
 
 .PHONY: eval
 eval: setup build/build.ninja ## print the codecs' divergence, agreement and errors on 8 texts, and plot it into build/eval

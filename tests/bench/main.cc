@@ -8,6 +8,7 @@
 #include "tests/bench/redis_bench.h"
 #include "tests/bench/report.h"
 #include "tests/bench/store_bench.h"
+#include "tests/bench/trace_bench.h"
 #include "tests/bench/vectors_bench.h"
 
 int main(int argc, char** argv) {
@@ -30,7 +31,22 @@ int main(int argc, char** argv) {
   vectors->add_option("--threads", vectors_bench.threads, "Threads")
       ->capture_default_str()
       ->check(CLI::Range(1, 1024));
-  for (CLI::App* command : {codec, store, redis, arena, vectors})
+  auto* trace =
+      app.add_subcommand("trace", "Hit rates of a trace of conversations, against a clairvoyant policy");
+  quire::bench::TraceBench trace_bench;
+  trace->add_option("--trace", trace_bench.file, "Requests as JSON lines: timestamp, hash_ids")
+      ->envname("QUIRE_TRACE")
+      ->capture_default_str();
+  trace
+      ->add_option("--percent", trace_bench.percents,
+                   "Capacities, in percent of the trace's distinct raw bytes")
+      ->check(CLI::Range(0.01, 100.0));
+  trace->add_option("--chart", trace_bench.chart, "PNG of hit rates over capacity; empty: none")
+      ->capture_default_str();
+  trace->add_option("--threads", trace_bench.threads, "Replays at a time")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  for (CLI::App* command : {codec, store, redis, arena, trace, vectors})
     command->add_flag("--json", json, "Print lines of JSON");
   app.require_subcommand(1);
   CLI11_PARSE(app, argc, argv);
@@ -40,6 +56,7 @@ int main(int argc, char** argv) {
                         : *store ? quire::bench::RunStoreBench(report)
                         : *redis ? quire::bench::RunRedisBench(report)
                         : *arena ? quire::bench::RunArenaBench(report)
+                        : *trace ? quire::bench::RunTraceBench(trace_bench, report)
                                  : quire::bench::RunVectorsBench(vectors_bench, report);
   if (*store && status.ok()) status = quire::bench::RunArenaBench(report);
   if (*store && status.ok()) status = quire::bench::RunDiskBench(report);
