@@ -42,6 +42,7 @@ struct Group {
   uint32_t dim = 0, heads = 0, first = 0, count = 0;
   DType dtype = DType::kBf16;
   bool fast = false;
+  int effort = 0;  // of an encoder
 };
 
 }  // namespace
@@ -124,7 +125,7 @@ struct TqBatch::Impl {
   std::vector<RowsTask> rows;     // the same
   std::vector<Group> groups;
   uint32_t reports = 0, max_row_heads = 0;
-  int effort = 0;
+  CodecSpec spec;
   bool uploaded = false;
 
   bool encode() const { return direction == Direction::kEncode; }
@@ -250,19 +251,18 @@ bool TqBatch::Impl::IsFast(const ShapedTask& shaped) const {
   if (!On16Bytes(task.tensor) || task.token_stride % unit != 0 || task.head_stride % unit != 0) return false;
   if (shaped.codec == CodecId::kFp8) return true;
   if (!entry(shaped.dim).fast) return false;
-  return encode() ? shaped.dtype != DType::kF32 && effort == 0 && task.bits <= 4
+  return encode() ? shaped.dtype != DType::kF32 && spec.effort(task.bits) == 0 && task.bits <= 4
                   : KeptBits(task.bits, task.levels - 1) <= 4;
 }
 
-absl::Status TqBatch::Set(std::span<const ShapedTask> tasks, std::span<const RowsTask> rows, int effort) {
+absl::Status TqBatch::Set(std::span<const ShapedTask> tasks, std::span<const RowsTask> rows,
+                          const CodecSpec& spec) {
   Impl& impl = *impl_;
   if (tasks.size() > impl.limits.tasks || rows.size() > impl.limits.rows) {
     return absl::ResourceExhaustedError(absl::StrCat("tq batch: ", tasks.size(), " tasks and ", rows.size(),
                                                      " layers of raw rows; made for ", impl.limits.tasks,
                                                      " and ", impl.limits.rows));
   }
-  if (effort < 0 || effort > 3)
-    return absl::InvalidArgumentError(absl::StrCat("tq batch: effort 0 to 3, not ", effort));
   for (size_t i = 0; i < tasks.size(); ++i) QUIRE_RETURN_IF_ERROR(impl.Check(i, tasks[i]));
   uint64_t reports = 0;
   for (const ShapedTask& shaped : tasks) reports += shaped.heads;
@@ -273,7 +273,7 @@ absl::Status TqBatch::Set(std::span<const ShapedTask> tasks, std::span<const Row
   }
   impl.tasks.assign(tasks.begin(), tasks.end());
   impl.rows.assign(rows.begin(), rows.end());
-  impl.effort = effort;
+  impl.spec = spec;
   impl.reports = static_cast<uint32_t>(reports);
   impl.FillHost();
   return absl::OkStatus();
@@ -295,7 +295,7 @@ void TqBatch::Impl::FillHost() {
   }
   auto shape = [&](uint32_t i) {
     return std::tuple(tasks[i].codec, tasks[i].dim, tasks[i].heads, static_cast<int>(tasks[i].dtype),
-                      IsFast(tasks[i]));
+                      IsFast(tasks[i]), spec.effort(tasks[i].task.bits));
   };
   std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return shape(a) < shape(b); });
   groups.clear();
@@ -303,7 +303,8 @@ void TqBatch::Impl::FillHost() {
   for (uint32_t i = 0; i < order.size(); ++i) {
     const ShapedTask& shaped = tasks[order[i]];
     if (i == 0 || shape(order[i]) != shape(order[i - 1])) {
-      groups.push_back({shaped.codec, shaped.dim, shaped.heads, i, 0, shaped.dtype, IsFast(shaped)});
+      groups.push_back({shaped.codec, shaped.dim, shaped.heads, i, 0, shaped.dtype, IsFast(shaped),
+                        spec.effort(shaped.task.bits)});
     }
     ++groups.back().count;
     out[i] = shaped.task;
@@ -338,7 +339,8 @@ cudaError_t TqBatch::Impl::LaunchTq(const Group& group, cudaStream_t stream) con
   launch.multiprocessors = codec->device().multiprocessors;
   if (encode()) {
     launch.image = (group.dtype == DType::kBf16 ? entry.bf16_image : entry.f16_image).data();
-    return group.fast ? LaunchFastEncode(launch, entry.encode, stream) : LaunchEncode(launch, effort, stream);
+    return group.fast ? LaunchFastEncode(launch, entry.encode, stream)
+                      : LaunchEncode(launch, group.effort, stream);
   }
   launch.image = entry.decode_image.data();
   return group.fast ? LaunchFastDecode(launch, entry.decode, stream) : LaunchDecode(launch, stream);

@@ -77,8 +77,9 @@ class TqBatch {
 
   // Replaces the tasks. Checks every shape: INVALID_ARGUMENT naming the task, the field, the limit and the
   // value; RESOURCE_EXHAUSTED over a limit. Reports are given out in the order of the tasks, one a head;
-  // `report` fields are set by this. REQUIRES: the device is done with the last Run.
-  absl::Status Set(std::span<const ShapedTask> tasks, std::span<const RowsTask> rows, int effort);
+  // `report` fields are set by this. Of the spec an encoder takes the effort. REQUIRES: the device is
+  // done with the last Run.
+  absl::Status Set(std::span<const ShapedTask> tasks, std::span<const RowsTask> rows, const CodecSpec& spec);
 
   // Enqueues the upload of the tasks (once after each Set), the kernels, and for an encoder the download of
   // the reports.

@@ -166,7 +166,7 @@ absl::Status Transfer::Impl::RestoreChunk(Slot& slot, std::span<const RestoreIte
     }
     QUIRE_RETURN_IF_ERROR(slot.tasks.AddDecode(shape, item.first_block, item.levels, object, item.layers));
   }
-  QUIRE_RETURN_IF_ERROR(slot.decode.Set(slot.tasks.tasks, slot.tasks.rows, 0));
+  QUIRE_RETURN_IF_ERROR(slot.decode.Set(slot.tasks.tasks, slot.tasks.rows, CodecSpec()));
   return slot.decode.Run(slot.stream.ref());
 }
 
@@ -208,7 +208,7 @@ absl::Status Transfer::Impl::OffloadChunk(Slot& slot, std::span<const OffloadIte
     at += path == Path::kZeroCopy ? 0 : RoundUp(SliceBytes(item.first_block, map.levels()));
     QUIRE_RETURN_IF_ERROR(slot.tasks.AddEncode(shape, item.first_block, item.layers, object));
   }
-  QUIRE_RETURN_IF_ERROR(slot.encode.Set(slot.tasks.tasks, slot.tasks.rows, shape.spec().effort()));
+  QUIRE_RETURN_IF_ERROR(slot.encode.Set(slot.tasks.tasks, slot.tasks.rows, shape.spec()));
   QUIRE_RETURN_IF_ERROR(slot.encode.Run(slot.stream.ref()));
   if (path == Path::kZeroCopy) return absl::OkStatus();
   auto host = [&](size_t i) { return items[i].object + shape.map(items[i].first_block).header_bytes(); };

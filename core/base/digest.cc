@@ -1,9 +1,7 @@
-#define XXH_INLINE_ALL
 #include "core/base/digest.h"
 
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
-#include <xxhash.h>
 
 #include "absl/strings/escaping.h"
 
@@ -68,7 +66,5 @@ Digest HmacSha256(std::string_view secret, std::string_view message) {
        reinterpret_cast<const unsigned char*>(message.data()), message.size(), d.bytes.data(), nullptr);
   return d;
 }
-
-uint64_t Xxh3(Bytes bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
 
 }  // namespace quire

@@ -53,7 +53,7 @@ class Encoder {
 
   // Tables: rotation(dim) and projection(dim).
   template <typename Tables>
-  absl::Status Layer(uint32_t l, const LayerView& view, int effort, const Tables& tables) {
+  absl::Status Layer(uint32_t l, const LayerView& view, const CodecSpec& spec, const Tables& tables) {
     const LayerLayout& layer = layout_.layers[part_.layer_begin + l];
     const LayerCodec& codec = header_.codecs[l];
     CodingError k_error, v_error;
@@ -77,12 +77,13 @@ class Encoder {
       bool last = h + 1 == part_.HeadsOf(layer), alike = layer.key_dim() == layer.value_dim();
       HeadRows value = layer.latent() ? HeadRows{} : RowsOf(view.value, h);
       HeadRows key = last ? HeadRows{} : RowsOf(view.key, h + 1);
-      QUIRE_RETURN_IF_ERROR(KeyHead(l, h, view.key, tables.rotation(layer.key_dim()), codec.k_bits, effort,
-                                    alike ? &value : nullptr, bytes, scratch));
+      QUIRE_RETURN_IF_ERROR(KeyHead(l, h, view.key, tables.rotation(layer.key_dim()), codec.k_bits,
+                                    spec.effort(codec.k_bits), alike ? &value : nullptr, bytes, scratch));
       Add(scratch.key.measured, &k_error);
       if (layer.latent()) continue;
       QUIRE_RETURN_IF_ERROR(ValueHead(l, h, view.value, tables.rotation(layer.value_dim()), codec.v_bits,
-                                      effort, alike && !last ? &key : nullptr, bytes, scratch));
+                                      spec.effort(codec.v_bits), alike && !last ? &key : nullptr, bytes,
+                                      scratch));
       Add(scratch.value.measured, &v_error);
     }
     for (int level = 0; level < map_.levels(); ++level) {
@@ -363,7 +364,7 @@ void BlockCodec::EncodeBlocks(const CodecSpec& spec, std::span<EncodeJob> jobs, 
     auto l = static_cast<uint32_t>(task % layers);
     if (encoding.map.levels() == 0) return;  // it did not begin
     Encoder encoder(impl_->layout, impl_->part, encoding.map, &encoding.header, job.object->data());
-    absl::Status status = encoder.Layer(l, job.layers[l], spec.effort(), *impl_);
+    absl::Status status = encoder.Layer(l, job.layers[l], spec, *impl_);
     if (!status.ok()) return encoding.Fail(l, std::move(status));
     ChecksumLayer(l, *job.object, &encoding);
   });

@@ -133,23 +133,30 @@ absl::Status BlockReader::Verify() const {
 }
 
 absl::Status BlockReader::VerifyLayer(uint32_t layer, int levels) const {
-  QUIRE_RETURN_IF_ERROR(CheckRange("layer", layer, 0, slices_.layers()));
   QUIRE_RETURN_IF_ERROR(CheckRange("levels", levels, 1, levels_ + 1));
+  for (int level = 0; level < levels; ++level)
+    QUIRE_RETURN_IF_ERROR(VerifySlices(level, layer, 0, slices_.heads()));
+  return absl::OkStatus();
+}
+
+absl::Status BlockReader::VerifySlices(int level, uint32_t layer, uint32_t head_begin,
+                                       uint32_t head_end) const {
+  QUIRE_RETURN_IF_ERROR(CheckRange("layer", layer, 0, slices_.layers()));
+  QUIRE_RETURN_IF_ERROR(CheckRange("level", level, 0, levels_));
+  QUIRE_RETURN_IF_ERROR(CheckRange("end of heads", head_end, head_begin, slices_.heads() + 1));
   auto wrong = [&](const Extent& extent, auto index) {
     return extent.length > 0 &&
            Xxh3(object_.subspan(extent.offset, extent.length)) != header_.checksums[index()];
   };
-  if (wrong(slices_.sinks(layer), [&] { return slices_.SinkChecksumIndex(layer); })) {
+  if (level == 0 && wrong(slices_.sinks(layer), [&] { return slices_.SinkChecksumIndex(layer); })) {
     return absl::DataLossError(absl::StrCat("object ", header_.identity.key.Hex(),
                                             ": checksum mismatch in the sinks of layer ", layer));
   }
-  for (int level = 0; level < levels; ++level) {
-    for (uint32_t h = 0; h < slices_.heads(); ++h) {
-      if (wrong(slices_.slice(level, layer, h), [&] { return slices_.ChecksumIndex(level, layer, h); })) {
-        return absl::DataLossError(absl::StrCat("object ", header_.identity.key.Hex(),
-                                                ": checksum mismatch in level ", level, ", layer ", layer,
-                                                ", head ", h));
-      }
+  for (uint32_t h = head_begin; h < head_end; ++h) {
+    if (wrong(slices_.slice(level, layer, h), [&] { return slices_.ChecksumIndex(level, layer, h); })) {
+      return absl::DataLossError(absl::StrCat("object ", header_.identity.key.Hex(),
+                                              ": checksum mismatch in level ", level, ", layer ", layer,
+                                              ", head ", h));
     }
   }
   return absl::OkStatus();

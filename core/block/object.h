@@ -155,6 +155,9 @@ class BlockReader {
 
   absl::Status Verify() const;                                 // every slice present
   absl::Status VerifyLayer(uint32_t layer, int levels) const;  // layer counted within the part
+  // Of one layer in one level the slices of these heads, [begin, end) within the part, and in level 0 its
+  // sinks. Needs no bytes but those and the header.
+  absl::Status VerifySlices(int level, uint32_t layer, uint32_t head_begin, uint32_t head_end) const;
 
   // Decodes the first `levels` levels (1…levels()) of one layer into the caller's tensors, sinks exact.
   absl::Status DecodeLayer(uint32_t layer, int levels, const MutableLayerView& out) const;

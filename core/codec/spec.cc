@@ -175,7 +175,7 @@ std::string CodecSpec::ToString() const {
   std::string text(Name(base_.codec));
   if (!HasBits(base_.codec)) return text;
   absl::StrAppend(&text, ":k", base_.k_bits, "v", base_.v_bits);
-  if (effort_ > 0) absl::StrAppend(&text, ",effort=", effort_);
+  if (effort_) absl::StrAppend(&text, ",effort=", *effort_);
   for (const Override& o : overrides_) {
     absl::StrAppend(&text, ",layers=", o.first);
     if (o.last > o.first) absl::StrAppend(&text, "-", o.last);

@@ -3,7 +3,9 @@
 //   spec   = "raw" | "fp8" | name [ ":" bits { "," option } ]        name = "tq" | "tq_prod"
 //   bits   = "k" digit "v" digit                                     2…8 each; a name alone means k4v4
 //   option = "layers=" layer [ "-" layer ] ":" bits                  each layer at most once
-//          | "effort=" digit                                         tq alone, 0…3, at most once
+//          | "effort=" digit                                         tq alone, 0…3, at most once; without it
+//          0 for
+//                                                                    streams of up to 4 bits and 2 above
 //
 // e.g. tq:k6v3,effort=2,layers=0-1:k8v8,layers=29:k8v8. Layers count the layers that have KV, from 0; one
 // that no `layers=` names has the bits in front. raw and fp8 have one form each and take neither bits nor
@@ -12,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -43,7 +46,9 @@ class CodecSpec {
   std::string ToString() const;
   LayerCodec ForLayer(uint32_t layer) const;
   CodecId codec() const { return base_.codec; }
-  int effort() const { return effort_; }  // 0…3; encoder only, never on disk
+  // How often the encoder looks for a better scale, for a stream of so many bits: 0…3. Never on disk. Streams
+  // of few bits are those whose encoding is to keep up with memory; the others are kept for their fidelity.
+  int effort(int bits) const { return effort_.value_or(bits > 4 ? 2 : 0); }
   // The last layer that an override names, or -1: lets a caller refuse a spec that a layout has no layer for.
   int64_t last_named_layer() const;
 
@@ -58,7 +63,7 @@ class CodecSpec {
   void Canonicalise();
 
   LayerCodec base_;
-  int effort_ = 0;
+  std::optional<int> effort_;
   std::vector<Override> overrides_;
 };
 

@@ -5,6 +5,7 @@
 #include "tests/bench/arena_bench.h"
 #include "tests/bench/codec_bench.h"
 #include "tests/bench/disk_bench.h"
+#include "tests/bench/grpc_bench.h"
 #include "tests/bench/redis_bench.h"
 #include "tests/bench/report.h"
 #include "tests/bench/store_bench.h"
@@ -22,6 +23,7 @@ int main(int argc, char** argv) {
       "redis",
       "Raw blocks through redis-server against codes through the store over gRPC and through the Redis tier");
   auto* arena = app.add_subcommand("arena", "Of store, Put and Get through shared memory alone");
+  auto* grpc = app.add_subcommand("grpc", "Of store, Put, Get and Lookup over gRPC alone");
   auto* vectors = app.add_subcommand("vectors", "Speed and error of codecs on vectors from a file");
   quire::bench::VectorsBench vectors_bench;
   vectors->add_option("--file", vectors_bench.file, "bf16 values [block][K, V][64 tokens][8 heads][dim]")
@@ -46,7 +48,7 @@ int main(int argc, char** argv) {
   trace->add_option("--threads", trace_bench.threads, "Replays at a time")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
-  for (CLI::App* command : {codec, store, redis, arena, trace, vectors})
+  for (CLI::App* command : {codec, store, redis, arena, grpc, trace, vectors})
     command->add_flag("--json", json, "Print lines of JSON");
   app.require_subcommand(1);
   CLI11_PARSE(app, argc, argv);
@@ -57,7 +59,9 @@ int main(int argc, char** argv) {
                         : *redis ? quire::bench::RunRedisBench(report)
                         : *arena ? quire::bench::RunArenaBench(report)
                         : *trace ? quire::bench::RunTraceBench(trace_bench, report)
+                        : *grpc  ? quire::bench::RunGrpcBench(report)
                                  : quire::bench::RunVectorsBench(vectors_bench, report);
+  if (*store && status.ok()) status = quire::bench::RunGrpcBench(report);
   if (*store && status.ok()) status = quire::bench::RunArenaBench(report);
   if (*store && status.ok()) status = quire::bench::RunDiskBench(report);
   if (!status.ok()) {

@@ -6,11 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
-#include "services/runtime/metrics.h"
-#include "services/runtime/server.h"
-#include "services/store/client/remote_store.h"
 #include "services/store/engine/local_store.h"
-#include "services/store/server/store_services.h"
 #include "tests/bench/store_chain.h"
 
 namespace quire::bench {
@@ -74,18 +70,7 @@ absl::Status RunStoreBench(Report& report) {
   store::LocalStoreOptions options;
   options.host_bytes = uint64_t{1} << 30;
   QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<store::LocalStore> local, store::LocalStore::Create(options));
-  QUIRE_RETURN_IF_ERROR(Measure(report, "in-process", *local, chain, memcpy_rate));
-
-  auto registry = runtime::NewRegistry();
-  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<store::LocalStore> served, store::LocalStore::Create(options));
-  store::StoreServices services(served, *registry);
-  QUIRE_ASSIGN_OR_RETURN(auto server, runtime::Server::Start({}, services.services()));
-  server->SetServing(true);
-  QUIRE_ASSIGN_OR_RETURN(auto channel, runtime::NewChannel(server->address()));
-  store::RemoteStore remote(channel);
-  absl::Status status = Measure(report, "grpc-loopback", remote, chain, memcpy_rate);
-  server->Shutdown(std::chrono::milliseconds(0));
-  return status;
+  return Measure(report, "in-process", *local, chain, memcpy_rate);
 }
 
 }  // namespace quire::bench

@@ -78,7 +78,7 @@ class BlockFixture : public ::testing::Test {
     TqBatch batch = *TqBatch::Create(codec_, TqBatch::Direction::kEncode, shape_.TasksPerBlock());
     BlockTasks tasks;
     CheckOk(tasks.AddEncode(shape_, index == 0, ViewsOf<LayerView>(tensors_, raw.data()), coded.data()));
-    CheckOk(batch.Set(tasks.tasks, tasks.rows, spec_.effort()));
+    CheckOk(batch.Set(tasks.tasks, tasks.rows, spec_));
     fast_tasks_ = batch.fast_tasks();
     all_tasks_ = tasks.tasks.size();
     CheckOk(CopyToDevice(stream_->ref(), tensors_.host.data(), tensors_.host.size(), raw.data()));
@@ -100,7 +100,7 @@ class BlockFixture : public ::testing::Test {
     BlockTasks tasks;
     CheckOk(tasks.AddDecode(shape_, index == 0, levels, coded.data(),
                             ViewsOf<MutableLayerView>(out, raw.data())));
-    CheckOk(batch.Set(tasks.tasks, tasks.rows, 0));
+    CheckOk(batch.Set(tasks.tasks, tasks.rows, CodecSpec()));
     CheckOk(CopyToDevice(stream_->ref(), object.data(), object.size(), coded.data()));
     CheckOk(Fill(stream_->ref(), 0xFF, out.host.size(), raw.data()));
     CheckOk(batch.Run(stream_->ref()));

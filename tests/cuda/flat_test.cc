@@ -358,7 +358,7 @@ TEST_F(ProdTest, NeedsItsProjection) {
   TqBatch batch = *TqBatch::Create(plain, TqBatch::Direction::kEncode, shape_.TasksPerBlock());
   BlockTasks tasks;
   CheckOk(tasks.AddEncode(shape_, false, ViewsOf<LayerView>(tensors_, raw.data()), coded.data()));
-  absl::Status status = batch.Set(tasks.tasks, tasks.rows, 0);
+  absl::Status status = batch.Set(tasks.tasks, tasks.rows, CodecSpec());
   EXPECT_TRUE(absl::IsInvalidArgument(status));
   EXPECT_NE(status.message().find("projection of head size 64"), absl::string_view::npos) << status;
   tasks.tasks[0].codec = CodecId::kFp8;

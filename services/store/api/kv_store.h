@@ -40,6 +40,7 @@ struct BlockState {
   std::string codec;
   uint64_t bytes = 0;
   uint64_t fetch_us = 0;
+  friend bool operator==(const BlockState&, const BlockState&) = default;
 };
 
 struct LookupOptions {

@@ -38,6 +38,7 @@ class ArenaPut {
   std::condition_variable changed_;
   bool abandoned_ = false;
   absl::flat_hash_map<uint32_t, std::vector<AttachedArena::Range>> held_;  // by block
+  uint64_t held_bytes_ = 0;
 };
 
 }  // namespace quire::store

@@ -40,6 +40,13 @@ absl::Status LayerStream::Unexpected(uint32_t block, int32_t layer, uint64_t off
 absl::Status LayerStream::Advance() {
   pending_ = false;
   while (stream_->Read(&response_)) {
+    if (response_.has_miss()) {
+      // The store found wrong bytes behind those it has sent.
+      const v1::GetMiss& miss = response_.miss();
+      if (miss.block() >= present_) continue;
+      return absl::DataLossError(
+          absl::StrCat("block ", miss.block(), " was lost while it was sent: ", miss.message()));
+    }
     if (!response_.has_data())
       return absl::InternalError("store sent something else than data after the first of them");
     if (response_.data().block() >= blocks_.size()) return Unexpected(present_, 0, 0);
@@ -143,37 +150,19 @@ absl::Status LayerStream::ReadLayer(uint32_t block, uint32_t layer) {
   uint32_t stored_layer = part_.layer_begin + layer - stored.layer_begin;
   int32_t name = static_cast<int32_t>(layer);
   bool all_heads = stored.head_begin == part_.head_begin && stored.head_end == part_.head_end;
+  uint32_t head_begin = part_.head_begin - stored.head_begin, head_end = part_.head_end - stored.head_begin;
   for (int level = 0; level < reader.levels(); ++level) {
     if (all_heads) {
       QUIRE_RETURN_IF_ERROR(ReadExtent(block, name, slices.layer(level, stored_layer)));
-      continue;
+    } else {
+      if (level == 0) QUIRE_RETURN_IF_ERROR(ReadExtent(block, name, slices.sinks(stored_layer)));
+      Extent first = slices.slice(level, stored_layer, head_begin);
+      Extent last = slices.slice(level, stored_layer, head_end - 1);
+      QUIRE_RETURN_IF_ERROR(ReadExtent(block, name, {first.offset, last.end() - first.offset}));
     }
-    if (level == 0) QUIRE_RETURN_IF_ERROR(ReadExtent(block, name, slices.sinks(stored_layer)));
-    Extent first = slices.slice(level, stored_layer, part_.head_begin - stored.head_begin);
-    Extent last = slices.slice(level, stored_layer, part_.head_end - 1 - stored.head_begin);
-    QUIRE_RETURN_IF_ERROR(ReadExtent(block, name, {first.offset, last.end() - first.offset}));
+    QUIRE_RETURN_IF_ERROR(reader.VerifySlices(level, stored_layer, head_begin, head_end));
   }
-  return all_heads ? reader.VerifyLayer(stored_layer, reader.levels()) : CheckSlices(block, stored_layer);
-}
-
-// As BlockReader::VerifyLayer, of the heads that came.
-absl::Status LayerStream::CheckSlices(uint32_t block, uint32_t layer) const {
-  const BlockReader& reader = readers_[block];
-  const BlockHeader& header = reader.header();
-  const SliceMap& slices = reader.slices();
-  auto right = [&](const Extent& extent, auto index) {
-    return extent.length == 0 ||
-           Xxh3(objects_[block].view().subspan(extent.offset, extent.length)) == header.checksums[index()];
-  };
-  bool good = right(slices.sinks(layer), [&] { return slices.SinkChecksumIndex(layer); });
-  for (int level = 0; good && level < reader.levels(); ++level) {
-    for (uint32_t head = part_.head_begin; good && head < part_.head_end; ++head) {
-      uint32_t h = head - header.part.head_begin;
-      good = right(slices.slice(level, layer, h), [&] { return slices.ChecksumIndex(level, layer, h); });
-    }
-  }
-  if (good) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("checksum mismatch in layer ", layer));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::span<const BlockReader>> LayerStream::Next() {

@@ -61,7 +61,6 @@ class LayerStream {
   absl::Status ReadExtent(uint32_t block, int32_t layer, const Extent& extent);
   // The layer's bytes of one block, and their checksums.
   absl::Status ReadLayer(uint32_t block, uint32_t layer);
-  absl::Status CheckSlices(uint32_t block, uint32_t layer) const;
   absl::Status Unexpected(uint32_t block, int32_t layer, uint64_t offset) const;
 
   std::shared_ptr<grpc::ClientContext> context_;

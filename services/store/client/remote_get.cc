@@ -52,11 +52,12 @@ absl::Status RemoteGet::Finish() {
 }
 
 absl::Status RemoteGet::Miss(uint32_t block, const absl::Status& why) {
-  if (block != next_ || block >= blocks_.size() || !object_.empty() || why.ok()) {
+  if (block != next_ || block >= blocks_.size() || why.ok()) {
     return absl::InternalError(
         absl::StrCat("store reported a miss of block ", block, " where block ", next_, " comes next"));
   }
   ++next_;
+  object_.clear();  // the store found wrong bytes behind those it has sent
   started_ = true;
   return sink_.on_miss(block, why);
 }

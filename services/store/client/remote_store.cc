@@ -112,8 +112,9 @@ absl::StatusOr<LookupResult> RemoteStore::Lookup(const Namespace& ns, std::span<
   }
   v1::LookupRequest request;
   ToProto(ns, request.mutable_namespace_());
-  request.mutable_keys()->Reserve(static_cast<int>(keys.size()));
-  for (const Digest& key : keys) request.add_keys(std::string(key.AsString()));
+  request.mutable_packed_keys()->reserve(keys.size() * sizeof(Digest::bytes));
+  for (const Digest& key : keys) request.mutable_packed_keys()->append(key.AsString());
+  request.set_runs(true);
   if (options.part != Part{}) ToProto(options.part, request.mutable_part());
   request.set_lease_ms(static_cast<uint32_t>(options.lease.count()));
   request.set_all(options.all);
@@ -127,13 +128,11 @@ absl::StatusOr<LookupResult> RemoteStore::Lookup(const Namespace& ns, std::span<
       return runtime::FromGrpc(stubs_->kv.Lookup(&context, request, &response));
     });
   }));
-  if (response.prefix_blocks() > static_cast<uint32_t>(response.blocks_size()) ||
-      static_cast<size_t>(response.blocks_size()) > keys.size()) {
+  absl::StatusOr<std::vector<BlockState>> states = StatesFromProto(response.blocks(), keys.size());
+  if (!states.ok() || response.prefix_blocks() > states->size())
     return absl::InternalError("store answered a lookup with more blocks than were asked for");
-  }
   LookupResult result;
-  result.blocks.reserve(static_cast<size_t>(response.blocks_size()));
-  for (const v1::BlockState& state : response.blocks()) result.blocks.push_back(FromProto(state));
+  result.blocks = *std::move(states);
   result.prefix_blocks = response.prefix_blocks();
   result.lease_id = response.lease_id();
   return result;

@@ -306,8 +306,8 @@ absl::StatusOr<std::unique_ptr<PutSession>> LocalStore::BeginPut(const Namespace
       std::vector<BlockAnnounce>(blocks.begin(), blocks.end()), std::move(wanted));
 }
 
-absl::StatusOr<BlockReader> LocalStore::Verified(const View& view, const BlockIdentity& identity,
-                                                 const StoredObject& object, Bytes bytes) {
+absl::StatusOr<BlockReader> LocalStore::Read(const View& view, const BlockIdentity& identity,
+                                             const StoredObject& object, Bytes bytes) {
   QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<const BlockCodec> codec, view.layout->Codec(object.part));
   QUIRE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::Open(std::move(codec), identity, bytes));
   if (std::optional<uint64_t> offset = options_.faults->TakeParameter(Fault::kCorruptByte)) {
@@ -316,8 +316,17 @@ absl::StatusOr<BlockReader> LocalStore::Verified(const View& view, const BlockId
     uint8_t flipped = bytes[at] ^ 0x10;
     QUIRE_RETURN_IF_ERROR(object.room->Write(at, {&flipped, 1}));
   }
-  QUIRE_RETURN_IF_ERROR(reader.Verify());
   return reader;
+}
+
+absl::Status LocalStore::Corrupt(const BlockName& name, const StoredObjectPtr& object,
+                                 const absl::Status& why) {
+  placement_->DropCorrupt(name, object);
+  // The reason names the block's key, which is for its client only.
+  spdlog::error("store: block {} of a sequence failed verification in the host tier and was dropped",
+                object->record.index);
+  return absl::DataLossError(
+      absl::StrCat("the stored block failed verification: ", std::string(why.message())));
 }
 
 absl::StatusOr<OpenedBlock> LocalStore::Open(const View& view, const BlockIdentity& identity) {
@@ -334,29 +343,35 @@ absl::StatusOr<OpenedBlock> LocalStore::Open(const View& view, const BlockIdenti
   } else {
     QUIRE_ASSIGN_OR_RETURN(object, placement_->FetchShared(name, identity, *view.layout, view.part));
   }
-  auto start = std::chrono::steady_clock::now();
   QUIRE_ASSIGN_OR_RETURN(PinnedBytes pinned, object->room->Read());
   pinned.bytes = pinned.bytes.first(object->record.bytes());
-  absl::StatusOr<BlockReader> reader = Verified(view, identity, *object, pinned.bytes);
-  if (!reader.ok()) {
-    placement_->DropCorrupt(name, object);
-    // The reason names the block's key, which is for its client only.
-    spdlog::error(
-        "store: block {} of a sequence of layout {} failed verification in the host tier and was dropped",
-        identity.index, view.layout->fingerprint.Hex().substr(0, 16));
-    return absl::DataLossError(
-        absl::StrCat("the stored block failed verification: ", std::string(reader.status().message())));
-  }
-  std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
-  placement_->ObserveArenaRead(object->record.bytes(), took.count());
-  return OpenedBlock{std::move(object), std::move(pinned), *std::move(reader)};
+  absl::StatusOr<BlockReader> reader = Read(view, identity, *object, pinned.bytes);
+  if (!reader.ok()) return Corrupt(name, object, reader.status());
+  return OpenedBlock{name, std::move(object), std::move(pinned), *std::move(reader)};
 }
 
-void LocalStore::ReadAhead(const View& view, std::span<const BlockIdentity> identities) {
-  if (!view.tenant || !placement_->has_lower()) return;
-  for (const BlockIdentity& identity : identities) {
-    (void)placement_->FetchLater({*view.tenant, view.layout->id, identity.key}, view.layout);
+absl::Status LocalStore::Verify(const OpenedBlock& block, int level, uint32_t layer) {
+  absl::Status status = block.reader.VerifySlices(level, layer, 0, block.reader.slices().heads());
+  return status.ok() ? status : Corrupt(block.name, block.object, status);
+}
+
+absl::Status LocalStore::VerifyLevels(const OpenedBlock& block, int levels) {
+  auto start = std::chrono::steady_clock::now();
+  for (int level = 0; level < levels; ++level) {
+    for (uint32_t layer = 0; layer < block.reader.slices().layers(); ++layer)
+      QUIRE_RETURN_IF_ERROR(Verify(block, level, layer));
   }
+  std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
+  ObserveRead(block.reader.slices().ObjectBytes(levels), took.count());
+  return absl::OkStatus();
+}
+
+void LocalStore::ReadAhead(const View& view, std::span<const BlockIdentity> blocks, size_t at) {
+  if (!view.tenant || !placement_->has_lower()) return;
+  // The first call asks for all that lie ahead, each later one for the block that has come into reach.
+  const size_t end = std::min(blocks.size(), at + kBlocksAhead + 1);
+  for (size_t i = at == 0 ? 1 : at + kBlocksAhead; i < end; ++i)
+    (void)placement_->FetchLater({*view.tenant, view.layout->id, blocks[i].key}, view.layout);
 }
 
 absl::Status LocalStore::Get(const Namespace& ns, std::span<const BlockIdentity> blocks,
@@ -369,15 +384,21 @@ absl::Status LocalStore::Get(const Namespace& ns, std::span<const BlockIdentity>
       return absl::DeadlineExceededError(
           absl::StrCat("Get took longer than ", options.timeout.count(), " ms"));
     }
+    ReadAhead(view, blocks, i);
     absl::StatusOr<OpenedBlock> block = Open(view, blocks[i]);
-    if (!block.ok()) {
-      if (!absl::IsNotFound(block.status()) && !absl::IsDataLoss(block.status())) return block.status();
-      QUIRE_RETURN_IF_ERROR(sink.on_miss(i, block.status()));
+    int levels = 0;
+    absl::Status status = block.status();
+    if (status.ok()) {
+      levels = LevelsForBits(block->reader.header(), block->reader.levels(), options.max_bits);
+      levels = std::min(
+          levels, LevelsForError(block->reader.header(), block->reader.levels(), options.max_relative_error));
+      status = VerifyLevels(*block, levels);
+    }
+    if (!status.ok()) {
+      if (!absl::IsNotFound(status) && !absl::IsDataLoss(status)) return status;
+      QUIRE_RETURN_IF_ERROR(sink.on_miss(i, status));
       continue;
     }
-    int levels = LevelsForBits(block->reader.header(), block->reader.levels(), options.max_bits);
-    levels = std::min(
-        levels, LevelsForError(block->reader.header(), block->reader.levels(), options.max_relative_error));
     QUIRE_RETURN_IF_ERROR(
         sink.on_block(i, block->pinned.bytes.first(block->reader.slices().ObjectBytes(levels))));
   }

@@ -57,9 +57,10 @@ struct LocalStoreOptions {
   std::function<int64_t()> now_unix_ms;            // null: the machine's
 };
 
-// A verified object with its bytes, kept for as long as this lives. Do not keep it longer than needed: its
-// room is not free before.
+// An object with its bytes, kept for as long as this lives. Do not keep it longer than needed: its room is
+// not free before. The header was checked; of its slices, those that LocalStore::Verify was asked about.
 struct OpenedBlock {
+  BlockName name;
   StoredObjectPtr object;
   PinnedBytes pinned;
   BlockReader reader;
@@ -96,9 +97,13 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
     Part part;
   };
   absl::StatusOr<View> Resolve(const Namespace& ns, const Part& part) const;
-  // Finds a block, verifies all of it and keeps it. NOT_FOUND; DATA_LOSS: its bytes were wrong, it was
-  // dropped and counted.
+  // Finds a block, brings it to the arena if need be, and keeps it. NOT_FOUND; DATA_LOSS: its bytes were
+  // wrong, it was dropped and counted.
   absl::StatusOr<OpenedBlock> Open(const View& view, const BlockIdentity& identity);
+  // Checks one layer of a level (sinks included) of an opened block, right before the bytes are used: they
+  // are then in a cache. DATA_LOSS as Open.
+  absl::Status Verify(const OpenedBlock& block, int level, uint32_t layer);
+  absl::Status VerifyLevels(const OpenedBlock& block, int levels);  // all layers of the first levels
 
   // Events of a tenant's blocks, for Watch. A tenant that has nothing yet is made known, so that one can wait
   // for its first event: RESOURCE_EXHAUSTED past options.max_tenants.
@@ -109,8 +114,11 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
     return layouts_.ByNumber(event.layout);
   }
 
-  // Brings blocks that a reader will open next to the arena, as far as the mover's queue has places.
-  void ReadAhead(const View& view, std::span<const BlockIdentity> identities);
+  // For a reader that opens blocks one after the other and has come to blocks[at]: has those ahead of it
+  // brought to the arena, as far as the mover's queue has places.
+  void ReadAhead(const View& view, std::span<const BlockIdentity> blocks, size_t at);
+  // What handing out bytes of the arena took, for the times that Lookup predicts.
+  void ObserveRead(uint64_t bytes, double us) { placement_->ObserveArenaRead(bytes, us); }
 
   // Arms a fault point (services/store/tier/faults.h). PERMISSION_DENIED unless options.enable_faults.
   absl::Status InjectFault(const std::string& point, uint32_t count, uint64_t parameter = 0);
@@ -143,6 +151,7 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
 
  private:
   friend class LocalPutSession;
+  static constexpr size_t kBlocksAhead = 16;
   LocalStore(LocalStoreOptions options, std::shared_ptr<StorageTier> arena);
 
   // How many of a request's keys `each` (called with the block's name and its place in the list) says true
@@ -159,8 +168,9 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
   // Asks the tier that other stores write to about what is missing here.
   void LookElsewhere(const View& view, std::span<const Digest> keys, bool all,
                      std::vector<BlockState>* blocks);
-  absl::StatusOr<BlockReader> Verified(const View& view, const BlockIdentity& identity,
-                                       const StoredObject& object, Bytes bytes);
+  absl::StatusOr<BlockReader> Read(const View& view, const BlockIdentity& identity,
+                                   const StoredObject& object, Bytes bytes);
+  absl::Status Corrupt(const BlockName& name, const StoredObjectPtr& object, const absl::Status& why);
   BlockIndex::Mark MarkAt(uint64_t tick) const { return {tick, 0, options_.now_unix_ms()}; }
 
   const LocalStoreOptions options_;

@@ -1,5 +1,6 @@
 #include "services/store/engine/put_session.h"
 
+#include <algorithm>
 #include <mutex>
 #include <utility>
 
@@ -8,6 +9,12 @@
 #include "services/store/engine/raw_form.h"
 
 namespace quire::store {
+namespace {
+
+// Of a Write's bytes: few enough to be checked while a cache has them.
+constexpr size_t kCheckedAtOnce = 128 << 10;
+
+}  // namespace
 
 LocalPutSession::LocalPutSession(std::shared_ptr<LocalStore> store, LocalStore::View view, PutTerms terms,
                                  std::shared_ptr<const BlockCodec> codec, std::vector<BlockAnnounce> blocks,
@@ -43,6 +50,8 @@ void LocalPutSession::ReleaseRaw(Slot& slot) {
 
 void LocalPutSession::Close(Slot& slot, Slot::State state) {
   slot.state = state;
+  slot.check.reset();
+  slot.pinned = {};
   slot.room.reset();
   ReleaseRaw(slot);
   if (slot.reserved > 0) store_->tenants_.Unreserve(*view_.tenant, slot.reserved);
@@ -66,6 +75,21 @@ absl::StatusOr<std::shared_ptr<TierObject>> LocalPutSession::Stage(Slot& slot, u
   QUIRE_RETURN_IF_ERROR(store_->placement_->Reserve(*view_.tenant, bytes));
   slot.reserved = bytes;
   return store_->placement_->Stage(*view_.tenant, bytes);
+}
+
+absl::Status LocalPutSession::TakeCodes(Slot& slot, uint64_t offset, Bytes data) {
+  if (slot.check == nullptr) {
+    QUIRE_ASSIGN_OR_RETURN(slot.pinned, slot.room->Read());
+    slot.check = std::make_unique<ArrivalCheck>(codec_, slot.announced.identity, slot.pinned.bytes);
+  }
+  while (!data.empty()) {
+    Bytes some = data.first(std::min(data.size(), kCheckedAtOnce));
+    QUIRE_RETURN_IF_ERROR(slot.room->Write(offset, some));
+    offset += some.size();
+    slot.check->Arrived(offset);
+    data = data.subspan(some.size());
+  }
+  return absl::OkStatus();
 }
 
 absl::Status LocalPutSession::Begin(Slot& slot) {
@@ -102,7 +126,7 @@ absl::Status LocalPutSession::Write(uint32_t block, uint64_t offset, Bytes data)
     std::copy(data.begin(), data.end(), slot.raw.begin() + static_cast<ptrdiff_t>(offset));
     return absl::OkStatus();
   }
-  return slot.room->Write(offset, data);
+  return TakeCodes(slot, offset, data);
 }
 
 absl::Status LocalPutSession::Encode(Slot& slot) {
@@ -112,14 +136,14 @@ absl::Status LocalPutSession::Encode(Slot& slot) {
   QUIRE_RETURN_IF_ERROR(codec_->Encode(*terms_.encode, slot.announced.identity, views, &object));
   QUIRE_ASSIGN_OR_RETURN(slot.room, Stage(slot, object.size()));
   ReleaseRaw(slot);
-  return slot.room->Write(0, object);
+  return TakeCodes(slot, 0, object);
 }
 
 absl::StatusOr<std::shared_ptr<StoredObject>> LocalPutSession::Verified(Slot& slot) {
   const BlockIdentity& identity = slot.announced.identity;
-  QUIRE_ASSIGN_OR_RETURN(PinnedBytes pinned, slot.room->Read());
-  QUIRE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::Open(codec_, identity, pinned.bytes));
-  QUIRE_RETURN_IF_ERROR(reader.Verify());
+  QUIRE_ASSIGN_OR_RETURN(BlockReader reader, slot.check->Finish());
+  slot.check.reset();
+  slot.pinned = {};
 
   const BlockHeader& header = reader.header();
   const LayerCodec& first = header.codecs.front();

@@ -8,6 +8,7 @@
 
 #include "core/codec/spec.h"
 #include "services/store/api/put_progress.h"
+#include "services/store/engine/arrival_check.h"
 #include "services/store/engine/local_store.h"
 
 namespace quire::store {
@@ -39,16 +40,19 @@ class LocalPutSession : public PutSession {
     uint64_t stored_bytes = 0;  // once committed
     absl::Status failure;       // why it failed
     bool holds_parent = false;
-    uint64_t reserved = 0;             // of the tenant's quota
-    std::shared_ptr<TierObject> room;  // codes, from the first Write on
-    std::vector<uint8_t> raw;          // raw KV to encode, from the first Write on
+    uint64_t reserved = 0;                // of the tenant's quota
+    std::shared_ptr<TierObject> room;     // codes, from the first Write on
+    PinnedBytes pinned;                   // the room's
+    std::unique_ptr<ArrivalCheck> check;  // of those
+    std::vector<uint8_t> raw;             // raw KV to encode, from the first Write on
   };
 
   BlockName NameOf(const Digest& key) const { return {*view_.tenant, view_.layout->id, key}; }
   absl::Status HoldParent(Slot& slot);
   absl::StatusOr<std::shared_ptr<TierObject>> Stage(Slot& slot, uint64_t bytes);  // within the tenant's quota
   absl::Status Begin(Slot& slot);                                                 // takes room for the block
-  absl::Status Encode(Slot& slot);                                                // raw → room
+  absl::Status TakeCodes(Slot& slot, uint64_t offset, Bytes data);  // → room, checked on the way
+  absl::Status Encode(Slot& slot);                                  // raw → room
   absl::StatusOr<std::shared_ptr<StoredObject>> Verified(Slot& slot);
   absl::StatusOr<uint64_t> Publish(Slot& slot);
   // Gives back all that an open slot holds.

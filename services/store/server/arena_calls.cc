@@ -80,22 +80,21 @@ absl::StatusOr<ArenaPlacer> ArenaPlacer::Create(std::shared_ptr<Arena> arena, co
   return placer;
 }
 
-bool ArenaPlacer::Place(Bytes bytes, v1::ArenaRange* placed) {
+MutableBytes ArenaPlacer::Take(uint64_t bytes, v1::ArenaRange* place) {
   // What does not fit into one range may fit into a later one; those before it are not gone back to, so that
   // blocks lie in the order they come.
   for (; next_ < rooms_.size(); ++next_) {
     Room& room = rooms_[next_];
     uint64_t begin = std::min((room.offset + kAlignment - 1) / kAlignment * kAlignment, room.end);
-    if (room.end - begin < bytes.size()) continue;
-    absl::StatusOr<MutableBytes> to = arena_->Range(begin, bytes.size());
-    if (!to.ok()) return false;
-    std::memcpy(to->data(), bytes.data(), bytes.size());
-    room.offset = begin + bytes.size();
-    placed->set_offset(begin);
-    placed->set_length(bytes.size());
-    return true;
+    if (room.end - begin < bytes) continue;
+    absl::StatusOr<MutableBytes> to = arena_->Range(begin, bytes);
+    if (!to.ok()) return {};
+    room.offset = begin + bytes;
+    place->set_offset(begin);
+    place->set_length(bytes);
+    return *to;
   }
-  return false;
+  return {};
 }
 
 }  // namespace quire::store

@@ -40,9 +40,9 @@ class ArenaPlacer {
   // INVALID_ARGUMENT for too many ranges, or one that is not within the arena.
   static absl::StatusOr<ArenaPlacer> Create(std::shared_ptr<Arena> arena, const v1::GetRequest& request);
 
-  // Copies bytes to where there is room for all of them and says where; false: there is no such place (or no
-  // arena any more), and they go as data.
-  bool Place(Bytes bytes, v1::ArenaRange* placed);
+  // Takes a place with room for so many bytes and says where it is; empty: there is none (or no arena any
+  // more), and they go as data.
+  MutableBytes Take(uint64_t bytes, v1::ArenaRange* place);
 
  private:
   std::shared_ptr<Arena> arena_;

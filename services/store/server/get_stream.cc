@@ -1,6 +1,7 @@
 #include "services/store/server/get_stream.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,7 +14,8 @@
 namespace quire::store {
 
 absl::Status GetStream::Check() {
-  QUIRE_ASSIGN_OR_RETURN(blocks_, AnnouncesFromProto(request_.blocks()));
+  QUIRE_ASSIGN_OR_RETURN(std::vector<BlockAnnounce> blocks, AnnouncesFromProto(request_.blocks()));
+  for (const BlockAnnounce& block : blocks) identities_.push_back(block.identity);
   if (!v1::GetRequest::Order_IsValid(request_.order())) {
     return absl::InvalidArgumentError(
         absl::StrCat("order ", static_cast<int>(request_.order()), " is not known"));
@@ -32,8 +34,18 @@ absl::Status GetStream::Check() {
   return absl::OkStatus();
 }
 
+absl::Status GetStream::Miss(uint32_t block, const absl::Status& why) {
+  v1::GetResponse response;
+  v1::GetMiss* miss = response.mutable_miss();
+  miss->set_block(block);
+  miss->set_code(static_cast<int32_t>(why.code()));
+  miss->set_message(std::string(why.message()));
+  return writer_.Write(response) ? absl::OkStatus() : stream_.Broken();
+}
+
 absl::StatusOr<std::optional<GetStream::Source>> GetStream::Open(uint32_t block) {
-  absl::StatusOr<OpenedBlock> opened = store_.Open(view_, blocks_[block].identity);
+  store_.ReadAhead(view_, identities_, block);
+  absl::StatusOr<OpenedBlock> opened = store_.Open(view_, identities_[block]);
   stream_.Progress();
   if (opened.ok()) {
     int present = opened->reader.levels();
@@ -43,55 +55,45 @@ absl::StatusOr<std::optional<GetStream::Source>> GetStream::Open(uint32_t block)
     return Source{block, levels, *std::move(opened)};
   }
   if (!absl::IsNotFound(opened.status()) && !absl::IsDataLoss(opened.status())) return opened.status();
-  v1::GetMiss* miss = response_.mutable_miss();
-  miss->set_block(block);
-  miss->set_code(static_cast<int32_t>(opened.status().code()));
-  miss->set_message(std::string(opened.status().message()));
-  if (!writer_.Write(response_)) return stream_.Broken();
+  QUIRE_RETURN_IF_ERROR(Miss(block, opened.status()));
   return std::nullopt;
 }
 
 absl::StatusOr<std::vector<GetStream::Source>> GetStream::OpenAll() {
   std::vector<Source> sources;
-  for (uint32_t i = 0; i < blocks_.size(); ++i) {
+  for (uint32_t i = 0; i < identities_.size(); ++i) {
     QUIRE_ASSIGN_OR_RETURN(std::optional<Source> source, Open(i));
     if (source) sources.push_back(*std::move(source));
   }
   return sources;
 }
 
-absl::Status GetStream::Send(const Source& source, uint64_t offset, Bytes bytes, int32_t layer,
-                             uint64_t total) {
-  while (!bytes.empty()) {
-    v1::BlockData* data = response_.mutable_data();
-    const bool placed = placer_.Place(bytes, data->mutable_arena_range());
-    Bytes chunk = placed ? bytes : bytes.first(std::min(bytes.size(), kChunkBytes));
-    data->set_block(source.block);
-    data->set_offset(offset);
-    if (placed) {
-      data->clear_data();
-    } else {
-      data->clear_arena_range();
-      data->mutable_data()->assign(reinterpret_cast<const char*>(chunk.data()), chunk.size());
+absl::Status GetStream::SendObject(const Source& source) {
+  const SliceMap& slices = source.opened.reader.slices();
+  const Bytes bytes = source.opened.pinned.bytes;
+  const uint64_t total = slices.ObjectBytes(source.levels);
+  std::chrono::duration<double, std::micro> reading{0};  // without the client's share
+  chunks_.Begin({source.block, 0, static_cast<uint32_t>(source.levels), total, 0, total});
+  QUIRE_RETURN_IF_ERROR(chunks_.Append(bytes.first(slices.level(0).offset)));
+  for (int level = 0; level < source.levels; ++level) {
+    for (uint32_t layer = 0; layer < slices.layers(); ++layer) {
+      Extent extent = slices.layer(level, layer);
+      auto start = std::chrono::steady_clock::now();
+      QUIRE_RETURN_IF_ERROR(store_.Verify(source.opened, level, layer));
+      reading += std::chrono::steady_clock::now() - start;
+      QUIRE_RETURN_IF_ERROR(chunks_.Append(bytes.subspan(extent.offset, extent.length)));
     }
-    data->set_layer(layer);
-    data->set_levels(static_cast<uint32_t>(source.levels));
-    data->set_object_bytes(total);
-    if (!writer_.Write(response_)) return stream_.Broken();
-    stream_.Progress();
-    offset += chunk.size();
-    bytes = bytes.subspan(chunk.size());
   }
+  QUIRE_RETURN_IF_ERROR(chunks_.End());
+  store_.ObserveRead(total, reading.count());
   return absl::OkStatus();
 }
 
 absl::Status GetStream::SendExtent(const Source& source, const Extent& extent, int32_t layer) {
-  return Send(source, extent.offset, source.opened.pinned.bytes.subspan(extent.offset, extent.length), layer,
-              source.opened.reader.slices().ObjectBytes(source.levels));
-}
-
-absl::Status GetStream::SendObject(const Source& source) {
-  return SendExtent(source, {0, source.opened.reader.slices().ObjectBytes(source.levels)}, 0);
+  chunks_.Begin({source.block, layer, static_cast<uint32_t>(source.levels),
+                 source.opened.reader.slices().ObjectBytes(source.levels), extent.offset, extent.length});
+  QUIRE_RETURN_IF_ERROR(chunks_.Append(source.opened.pinned.bytes.subspan(extent.offset, extent.length)));
+  return chunks_.End();
 }
 
 absl::Status GetStream::SendHeader(const Source& source) {
@@ -102,6 +104,7 @@ absl::Status GetStream::SendLevelOfLayer(const Source& source, int level, uint32
   const Part& stored = source.opened.reader.header().part;
   const SliceMap& slices = source.opened.reader.slices();
   uint32_t stored_layer = view_.part.layer_begin + layer - stored.layer_begin;
+  QUIRE_RETURN_IF_ERROR(store_.Verify(source.opened, level, stored_layer));
   if (stored.head_begin == view_.part.head_begin && stored.head_end == view_.part.head_end) {
     return SendExtent(source, slices.layer(level, stored_layer), static_cast<int32_t>(layer));
   }
@@ -123,46 +126,77 @@ absl::Status GetStream::SendLayer(const Source& source, uint32_t layer) {
 }
 
 absl::Status GetStream::SendDecodedLayer(const Source& source, uint32_t layer) {
+  uint32_t stored_layer = view_.part.layer_begin + layer - source.opened.reader.header().part.layer_begin;
+  for (int level = 0; level < source.levels; ++level)
+    QUIRE_RETURN_IF_ERROR(store_.Verify(source.opened, level, stored_layer));
   uint64_t offset = 0;
   for (uint32_t l = 0; l < layer; ++l) offset += RawLayerBytes(layout(), view_.part, l, *decode_);
   decoded_.resize(RawLayerBytes(layout(), view_.part, layer, *decode_));
   QUIRE_RETURN_IF_ERROR(
       DecodeRawLayer(layout(), source.opened.reader, source.levels, view_.part, layer, *decode_, decoded_));
-  return Send(source, offset, decoded_, static_cast<int32_t>(layer),
-              RawFormBytes(layout(), view_.part, *decode_));
+  chunks_.Begin({source.block, static_cast<int32_t>(layer), static_cast<uint32_t>(source.levels),
+                 RawFormBytes(layout(), view_.part, *decode_), offset, decoded_.size()});
+  QUIRE_RETURN_IF_ERROR(chunks_.Append(decoded_));
+  return chunks_.End();
+}
+
+template <typename Each>
+absl::Status GetStream::SendOfEach(std::vector<Source>& sources, Each each) {
+  for (auto source = sources.begin(); source != sources.end();) {
+    absl::Status sent = each(*source);
+    if (sent.ok()) {
+      ++source;
+      continue;
+    }
+    if (!absl::IsDataLoss(sent)) return sent;
+    QUIRE_RETURN_IF_ERROR(Miss(source->block, sent));
+    source = sources.erase(source);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GetStream::SendByBlock() {
+  for (uint32_t i = 0; i < identities_.size(); ++i) {
+    QUIRE_ASSIGN_OR_RETURN(std::optional<Source> source, Open(i));
+    if (!source) continue;
+    absl::Status sent;
+    if (!decode_) sent = SendObject(*source);
+    for (uint32_t layer = 0; decode_ && sent.ok() && layer < view_.part.layers(); ++layer)
+      sent = SendLayer(*source, layer);
+    if (absl::IsDataLoss(sent)) sent = Miss(i, sent);
+    QUIRE_RETURN_IF_ERROR(sent);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GetStream::SendByLayer(std::vector<Source> sources) {
+  for (uint32_t layer = 0; layer < view_.part.layers(); ++layer) {
+    QUIRE_RETURN_IF_ERROR(
+        SendOfEach(sources, [&](const Source& source) { return SendLayer(source, layer); }));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GetStream::SendByLevel(std::vector<Source> sources) {
+  for (int level = 0; level < kMaxLevels; ++level) {
+    QUIRE_RETURN_IF_ERROR(SendOfEach(sources, [&](const Source& source) {
+      for (uint32_t layer = 0; level < source.levels && layer < view_.part.layers(); ++layer)
+        QUIRE_RETURN_IF_ERROR(SendLevelOfLayer(source, level, layer));
+      return absl::OkStatus();
+    }));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status GetStream::Run() {
   QUIRE_RETURN_IF_ERROR(Check());
-  uint32_t layers = view_.part.layers();
-  if (request_.order() == v1::GetRequest::BY_BLOCK) {
-    for (uint32_t i = 0; i < blocks_.size(); ++i) {
-      QUIRE_ASSIGN_OR_RETURN(std::optional<Source> source, Open(i));
-      if (!source) continue;
-      if (!decode_) QUIRE_RETURN_IF_ERROR(SendObject(*source));
-      for (uint32_t layer = 0; decode_ && layer < layers; ++layer)
-        QUIRE_RETURN_IF_ERROR(SendLayer(*source, layer));
-    }
-    return absl::OkStatus();
-  }
+  if (request_.order() == v1::GetRequest::BY_BLOCK) return SendByBlock();
   QUIRE_ASSIGN_OR_RETURN(std::vector<Source> sources, OpenAll());
   if (!decode_) {
     for (const Source& source : sources) QUIRE_RETURN_IF_ERROR(SendHeader(source));
   }
-  if (request_.order() == v1::GetRequest::BY_LAYER) {
-    for (uint32_t layer = 0; layer < layers; ++layer) {
-      for (const Source& source : sources) QUIRE_RETURN_IF_ERROR(SendLayer(source, layer));
-    }
-    return absl::OkStatus();
-  }
-  for (int level = 0; level < kMaxLevels; ++level) {
-    for (const Source& source : sources) {
-      for (uint32_t layer = 0; level < source.levels && layer < layers; ++layer) {
-        QUIRE_RETURN_IF_ERROR(SendLevelOfLayer(source, level, layer));
-      }
-    }
-  }
-  return absl::OkStatus();
+  return request_.order() == v1::GetRequest::BY_LAYER ? SendByLayer(std::move(sources))
+                                                      : SendByLevel(std::move(sources));
 }
 
 }  // namespace quire::store

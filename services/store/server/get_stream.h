@@ -10,6 +10,7 @@
 #include "quire/v1/kv_store.grpc.pb.h"
 #include "services/store/engine/local_store.h"
 #include "services/store/server/arena_calls.h"
+#include "services/store/server/block_chunks.h"
 #include "services/store/server/stream_watch.h"
 
 namespace quire::store {
@@ -22,9 +23,9 @@ class GetStream {
       : store_(store),
         ns_(std::move(ns)),
         request_(request),
-        placer_(std::move(placer)),
         writer_(writer),
-        stream_(stream) {}
+        stream_(stream),
+        chunks_(std::move(placer), writer, stream) {}
 
   absl::Status Run();
 
@@ -37,18 +38,24 @@ class GetStream {
   };
 
   absl::Status Check();
+  absl::Status SendByBlock();
+  absl::Status SendByLayer(std::vector<Source> sources);
+  absl::Status SendByLevel(std::vector<Source> sources);
+
   // Opens a block, or tells the client that it is missing (none is returned then).
   absl::StatusOr<std::optional<Source>> Open(uint32_t block);
   absl::StatusOr<std::vector<Source>> OpenAll();
+  absl::Status Miss(uint32_t block, const absl::Status& why);
+  // Sends from each source, and of one whose bytes turn out wrong a miss; it is then left out.
+  template <typename Each>
+  absl::Status SendOfEach(std::vector<Source>& sources, Each each);
 
-  absl::Status SendObject(const Source& source);  // BY_BLOCK
+  // DATA_LOSS: the source's bytes were wrong. Every slice is verified right before it is copied.
+  absl::Status SendObject(const Source& source);  // whole, from its first byte
   absl::Status SendHeader(const Source& source);  // as layer −1
   absl::Status SendLevelOfLayer(const Source& source, int level, uint32_t layer);
   absl::Status SendLayer(const Source& source, uint32_t layer);  // codes, or decoded
   absl::Status SendDecodedLayer(const Source& source, uint32_t layer);
-  // Bytes [offset, offset + bytes.size()) of a block: in the client's arena if it has one with room, else in
-  // chunks.
-  absl::Status Send(const Source& source, uint64_t offset, Bytes bytes, int32_t layer, uint64_t total);
   absl::Status SendExtent(const Source& source, const Extent& extent, int32_t layer);
 
   const Layout& layout() const { return view_.layout->layout; }
@@ -56,13 +63,12 @@ class GetStream {
   LocalStore& store_;
   const Namespace ns_;
   const v1::GetRequest& request_;
-  ArenaPlacer placer_;
   grpc::ServerWriter<v1::GetResponse>& writer_;
   StreamWatch::Stream& stream_;
+  BlockChunks chunks_;
   LocalStore::View view_;
-  std::vector<BlockAnnounce> blocks_;
+  std::vector<BlockIdentity> identities_;
   std::optional<DType> decode_;
-  v1::GetResponse response_;      // reused for every chunk
   std::vector<uint8_t> decoded_;  // one layer
 };
 

@@ -18,6 +18,15 @@ absl::Status CheckKeys(int count) {
   return absl::InvalidArgumentError(absl::StrCat(count, " keys: at most ", kMaxKeys, " a request"));
 }
 
+absl::StatusOr<std::vector<Digest>> KeysOf(const v1::LookupRequest& request) {
+  if (request.packed_keys().empty()) {
+    QUIRE_RETURN_IF_ERROR(CheckKeys(request.keys_size()));
+    return KeysFromProto(request.keys());
+  }
+  if (request.keys_size() > 0) return absl::InvalidArgumentError("keys and packed_keys: one of them");
+  return PackedKeys(request.packed_keys());
+}
+
 struct Announce {
   Namespace ns;
   std::vector<BlockAnnounce> blocks;
@@ -88,15 +97,13 @@ grpc::Status KvService::Lookup(grpc::ServerContext* context, const v1::LookupReq
 absl::Status KvService::DoLookup(const grpc::ServerContext& context, const v1::LookupRequest& request,
                                  v1::LookupResponse* response) {
   QUIRE_ASSIGN_OR_RETURN(Namespace ns, access_.Resolve(context, request.namespace_()));
-  QUIRE_RETURN_IF_ERROR(CheckKeys(request.keys_size()));
-  QUIRE_ASSIGN_OR_RETURN(std::vector<Digest> keys, KeysFromProto(request.keys()));
+  QUIRE_ASSIGN_OR_RETURN(std::vector<Digest> keys, KeysOf(request));
   LookupOptions options;
   options.part = FromProto(request.part());
   options.lease = std::chrono::milliseconds(request.lease_ms());
   options.all = request.all();
   QUIRE_ASSIGN_OR_RETURN(LookupResult result, store_.Lookup(ns, keys, options));
-  response->mutable_blocks()->Reserve(static_cast<int>(result.blocks.size()));
-  for (const BlockState& state : result.blocks) ToProto(state, response->add_blocks());
+  ToProto(result.blocks, request.runs(), response->mutable_blocks());
   response->set_prefix_blocks(result.prefix_blocks);
   response->set_lease_id(result.lease_id);
   return absl::OkStatus();

@@ -1,5 +1,8 @@
 #include "services/store/wire/convert.h"
 
+#include <algorithm>
+#include <cstring>
+
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "services/store/api/limits.h"
@@ -123,6 +126,18 @@ void ToProto(const Namespace& ns, v1::Namespace* message) {
   message->set_fingerprint(std::string(ns.fingerprint.AsString()));
 }
 
+absl::StatusOr<std::vector<Digest>> PackedKeys(std::string_view keys) {
+  constexpr size_t kKeyBytes = sizeof(Digest::bytes);
+  if (keys.size() % kKeyBytes != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("packed keys of ", keys.size(), " bytes: each has ", kKeyBytes));
+  }
+  std::vector<Digest> out(keys.size() / kKeyBytes);
+  for (size_t i = 0; i < out.size(); ++i)
+    std::memcpy(out[i].bytes.data(), keys.data() + i * kKeyBytes, kKeyBytes);
+  return out;
+}
+
 absl::StatusOr<BlockAnnounce> FromProto(const v1::BlockAnnounce& message) {
   BlockAnnounce block;
   QUIRE_ASSIGN_OR_RETURN(block.identity.key, DigestFromProto("key", message.key()));
@@ -177,6 +192,31 @@ BlockState FromProto(const v1::BlockState& message) {
   state.bytes = message.bytes();
   state.fetch_us = message.fetch_us();
   return state;
+}
+
+void ToProto(std::span<const BlockState> states, bool runs,
+             google::protobuf::RepeatedPtrField<v1::BlockState>* messages) {
+  if (!runs) messages->Reserve(static_cast<int>(states.size()));
+  while (!states.empty()) {
+    size_t run = 1;
+    while (runs && run < states.size() && states[run] == states[0]) ++run;
+    v1::BlockState* message = messages->Add();
+    ToProto(states[0], message);
+    if (run > 1) message->set_run(static_cast<uint32_t>(run));
+    states = states.subspan(run);
+  }
+}
+
+absl::StatusOr<std::vector<BlockState>> StatesFromProto(
+    const google::protobuf::RepeatedPtrField<v1::BlockState>& messages, size_t most) {
+  std::vector<BlockState> states;
+  for (const v1::BlockState& message : messages) {
+    const size_t run = std::max<uint32_t>(message.run(), 1);
+    if (run > most - states.size())
+      return absl::ResourceExhaustedError(absl::StrCat("states of more than ", most, " blocks"));
+    states.insert(states.end(), run, FromProto(message));
+  }
+  return states;
 }
 
 void ToProto(const StoreStats& stats, v1::StatsResponse* message) {

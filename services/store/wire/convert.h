@@ -3,6 +3,7 @@
 // field, the limit and the value.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -42,6 +43,9 @@ absl::StatusOr<std::vector<Digest>> KeysFromProto(const Repeated& keys) {
   return out;
 }
 
+// Keys that stand one after the other.
+absl::StatusOr<std::vector<Digest>> PackedKeys(std::string_view keys);
+
 absl::StatusOr<BlockAnnounce> FromProto(const v1::BlockAnnounce& message);
 void ToProto(const BlockIdentity& identity, uint64_t bytes, v1::BlockAnnounce* message);
 // Checks the count first. REQUIRES: blocks is a RepeatedPtrField<v1::BlockAnnounce>.
@@ -50,6 +54,12 @@ absl::StatusOr<std::vector<BlockAnnounce>> AnnouncesFromProto(
 
 void ToProto(const BlockState& state, v1::BlockState* message);
 BlockState FromProto(const v1::BlockState& message);
+// `runs`: one message for consecutive states that are alike.
+void ToProto(std::span<const BlockState> states, bool runs,
+             google::protobuf::RepeatedPtrField<v1::BlockState>* messages);
+// RESOURCE_EXHAUSTED if they stand for more than `most` states.
+absl::StatusOr<std::vector<BlockState>> StatesFromProto(
+    const google::protobuf::RepeatedPtrField<v1::BlockState>& messages, size_t most);
 
 void ToProto(const StoreStats& stats, v1::StatsResponse* message);
 StoreStats FromProto(const v1::StatsResponse& message);

@@ -1,6 +1,13 @@
 #include "core/base/digest.h"
 
+// Plain C, to compare the vector code with.
+#define XXH_INLINE_ALL
+#define XXH_VECTOR XXH_SCALAR
 #include <gtest/gtest.h>
+#include <xxhash.h>
+
+#include <random>
+#include <vector>
 
 namespace quire {
 namespace {
@@ -22,6 +29,15 @@ TEST(HmacSha256, StandardVector) {
 }
 
 TEST(Xxh3, EmptyInputHasThePublishedValue) { EXPECT_EQ(Xxh3({}), 0x2D06800538D394C2u); }
+
+TEST(Xxh3, EveryLengthAsPlainC) {
+  std::mt19937 random(1);
+  std::vector<uint8_t> bytes(70'000);
+  for (uint8_t& b : bytes) b = static_cast<uint8_t>(random());
+  for (size_t size = 0; size < 3'000; ++size)
+    ASSERT_EQ(Xxh3(Bytes(bytes).subspan(size % 7, size)), XXH3_64bits(bytes.data() + size % 7, size)) << size;
+  EXPECT_EQ(Xxh3(bytes), XXH3_64bits(bytes.data(), bytes.size()));
+}
 
 TEST(Digest, HexRoundTripAndRefusals) {
   Digest d = Sha256().Update("x").Finish();

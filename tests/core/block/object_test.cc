@@ -50,7 +50,7 @@ TEST(ObjectTest, MeanErrorOnGaussianDataIsNearTheTable) {
   FillGaussian(block, 1);
   for (int bits = 2; bits <= 6; ++bits) {
     std::string digit(1, static_cast<char>('0' + bits));
-    Coded coded = Encode(layout, "tq:k" + digit + "v" + digit, block);
+    Coded coded = Encode(layout, "tq:k" + digit + "v" + digit + ",effort=0", block);
     SampleBlock out = Decode(coded.reader(), block, coded.reader().levels());
     double v = 0;
     for (int l = 0; l < 4; ++l) v += RelativeError(block.layers[l].v, out.layers[l].v) / 4;

@@ -15,7 +15,7 @@ TEST(SpecTest, CanonicalTexts) {
       {"tq", "tq:k4v4"},
       {"tq:k4v4", "tq:k4v4"},
       {"tq:k2v8", "tq:k2v8"},
-      {"tq:k4v4,effort=0", "tq:k4v4"},
+      {"tq:k4v4,effort=0", "tq:k4v4,effort=0"},
       {"tq:k6v3,layers=29:k8v8,effort=2,layers=0-1:k8v8", "tq:k6v3,effort=2,layers=0-1:k8v8,layers=29:k8v8"},
       {"tq:k4v4,layers=2-3:k8v8,layers=0-1:k8v8", "tq:k4v4,layers=0-3:k8v8"},
       {"tq:k4v4,layers=5-5:k2v2", "tq:k4v4,layers=5:k2v2"},
@@ -47,7 +47,11 @@ TEST(SpecTest, Layers) {
   EXPECT_EQ(spec->ForLayer(2), (LayerCodec{CodecId::kTq, 4, 3}));
   EXPECT_EQ(spec->ForLayer(9), (LayerCodec{CodecId::kTq, 2, 2}));
   EXPECT_EQ(spec->ForLayer(10), (LayerCodec{CodecId::kTq, 4, 3}));
-  EXPECT_EQ(spec->effort(), 3);
+  EXPECT_EQ(spec->effort(4), 3);
+  EXPECT_EQ(spec->effort(7), 3);
+  EXPECT_EQ(CodecSpec::Parse("tq:k6v4,effort=0")->effort(6), 0);
+  EXPECT_EQ(CodecSpec::Parse("tq:k6v4")->effort(6), 2);
+  EXPECT_EQ(CodecSpec::Parse("tq:k6v4")->effort(4), 0);
   EXPECT_EQ(spec->last_named_layer(), 9);
   EXPECT_EQ(CodecSpec().last_named_layer(), -1);
   EXPECT_EQ(CodecSpec().ToString(), "tq:k4v4");

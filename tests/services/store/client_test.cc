@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <latch>
+#include <memory>
+#include <mutex>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
@@ -246,7 +248,13 @@ class Impostor final : public v1::KvStore::Service {
   // Put: of a call's wanted blocks so many are committed before it ends with UNAVAILABLE. Get: likewise sent.
   std::vector<size_t> puts_hold, gets_hold;
   std::vector<size_t> announced, wanted, asked;  // of each call
-  std::vector<v1::GetResponse> layered;
+  // BY_LAYER: sent to the end. Replaced as a whole, since the handler of a call its client has given up may
+  // still be at the one before.
+  void SetLayered(std::vector<v1::GetResponse> layered) {
+    auto next = std::make_shared<const std::vector<v1::GetResponse>>(std::move(layered));
+    std::lock_guard lock(layered_mu_);
+    layered_ = std::move(next);
+  }
   std::vector<bool> stored = std::vector<bool>(100);
 
   grpc::Status RegisterLayout(grpc::ServerContext*, const v1::RegisterLayoutRequest*,
@@ -256,8 +264,10 @@ class Impostor final : public v1::KvStore::Service {
   }
   grpc::Status Lookup(grpc::ServerContext*, const v1::LookupRequest* request,
                       v1::LookupResponse* response) override {
-    for (int i = 0; i < request->keys_size(); ++i) response->add_blocks()->set_state(v1::BlockState::HIT);
-    response->set_prefix_blocks(static_cast<uint32_t>(request->keys_size()));
+    const auto keys = static_cast<uint32_t>(request->packed_keys().size() / sizeof(Digest::bytes));
+    response->add_blocks()->set_state(v1::BlockState::HIT);
+    response->mutable_blocks(0)->set_run(keys);
+    response->set_prefix_blocks(keys);
     return grpc::Status::OK;
   }
   grpc::Status Put(grpc::ServerContext*,
@@ -289,7 +299,12 @@ class Impostor final : public v1::KvStore::Service {
   grpc::Status Get(grpc::ServerContext*, const v1::GetRequest* request,
                    grpc::ServerWriter<v1::GetResponse>* writer) override {
     if (request->order() == v1::GetRequest::BY_LAYER) {
-      for (const v1::GetResponse& response : layered) writer->Write(response);
+      std::shared_ptr<const std::vector<v1::GetResponse>> layered;
+      {
+        std::lock_guard lock(layered_mu_);
+        layered = layered_;
+      }
+      for (const v1::GetResponse& response : *layered) writer->Write(response);
       return grpc::Status::OK;
     }
     asked.push_back(static_cast<size_t>(request->blocks_size()));
@@ -308,6 +323,9 @@ class Impostor final : public v1::KvStore::Service {
 
  private:
   const SampleChain& chain_;
+  std::mutex layered_mu_;
+  std::shared_ptr<const std::vector<v1::GetResponse>> layered_ =
+      std::make_shared<const std::vector<v1::GetResponse>>();
 };
 
 class BrokenOff : public testing::Test {
@@ -383,8 +401,9 @@ std::vector<v1::GetResponse> Layered(const SampleChain& chain) {
 TEST_F(BrokenOff, WrongLayersAreRefused) {
   std::vector<BlockIdentity> two(chain_.identities.begin(), chain_.identities.begin() + 2);
   auto run = [&](const std::function<void(std::vector<v1::GetResponse>&)>& forge) {
-    impostor_.layered = Layered(chain_);
-    forge(impostor_.layered);
+    std::vector<v1::GetResponse> layered = Layered(chain_);
+    forge(layered);
+    impostor_.SetLayered(std::move(layered));
     uint32_t layers = 0;
     auto fetch = client_->Fetch(two, {}, [&](const Layer&) { return ++layers, absl::OkStatus(); });
     absl::Status status = fetch->Wait();
@@ -406,6 +425,13 @@ TEST_F(BrokenOff, WrongLayersAreRefused) {
             std::tuple(StatusCode::kInternal, 0u, 0u));
   EXPECT_EQ(run([](All& all) { *all[3].mutable_data()->mutable_data() += "more"; }),
             std::tuple(StatusCode::kInternal, 0u, 2u));
+  // The store found wrong bytes behind those it has sent.
+  EXPECT_EQ(run([](All& all) {
+              v1::GetResponse miss;
+              miss.mutable_miss()->set_block(0), miss.mutable_miss()->set_code(15);
+              all.insert(all.end() - 1, miss);
+            }),
+            std::tuple(StatusCode::kDataLoss, 1u, 2u));
   // A block that vanished between lookup and get cuts the prefix; what comes of those behind it is passed
   // over.
   EXPECT_EQ(run([](All& all) {

@@ -13,6 +13,7 @@ namespace {
 using absl::StatusCode;
 using testing::ElementsAre;
 using testing::IsEmpty;
+using testing::UnorderedElementsAre;
 
 TYPED_TEST(Conformance, RegistersALayoutOnce) {
   Layout layout = SampleLayout();
@@ -211,10 +212,13 @@ TYPED_TEST(Conformance, AFlippedByteIsAMissAndCounted) {
   ASSERT_TRUE(this->engine().InjectFault("corrupt_byte", 1).ok());
   Gotten gotten = GetAll(this->store(), chain.ns(), chain.identities);
   EXPECT_TRUE(gotten.status.ok());
-  EXPECT_THAT(gotten.misses, ElementsAre(StatusCode::kDataLoss, StatusCode::kOk, StatusCode::kOk));
+  // Which of them it is depends on what is read first, where a backend has several calls under way.
+  EXPECT_THAT(gotten.misses, UnorderedElementsAre(StatusCode::kDataLoss, StatusCode::kOk, StatusCode::kOk));
   EXPECT_EQ(gotten.callbacks, 3);
   EXPECT_EQ(this->store().Stats()->checksum_failures, 1u);
-  EXPECT_EQ(StoredPrefix(this->store(), chain), 0u);  // dropped
+  auto lost = std::find(gotten.misses.begin(), gotten.misses.end(), StatusCode::kDataLoss);
+  EXPECT_EQ(static_cast<ptrdiff_t>(StoredPrefix(this->store(), chain)),
+            lost - gotten.misses.begin());  // dropped
   ASSERT_TRUE(PutChain(this->store(), chain).ok());
   EXPECT_EQ(GetAll(this->store(), chain.ns(), chain.identities).objects, chain.objects);
 }

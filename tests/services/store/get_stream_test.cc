@@ -24,7 +24,8 @@ struct Came {
 
 class GetStreamTest : public testing::Test {
  protected:
-  explicit GetStreamTest(StoreServicesOptions services = {}) : served_(SmallStore(64 << 20), services) {
+  explicit GetStreamTest(StoreServicesOptions services = {}, LocalStoreOptions store = SmallStore(64 << 20))
+      : served_(store, services) {
     stub_ = v1::KvStore::NewStub(served_.NewChannel());
   }
   v1::GetRequest Request(const SampleChain& chain) {
@@ -93,6 +94,46 @@ TEST_F(GetStreamTest, EveryOrderGivesTheSameBytes) {
     ASSERT_EQ(came_.size(), 3u);
     for (uint32_t i = 0; i < 3; ++i) EXPECT_EQ(Whole(came_[i]), chain.objects[i]) << "order " << order;
   }
+}
+
+// Bytes are verified as they are sent: those that turn out wrong behind good ones of the same block end it.
+class WrongBytes : public GetStreamTest {
+ protected:
+  WrongBytes() : GetStreamTest({}, WithFaults()) {}
+  static LocalStoreOptions WithFaults() {
+    LocalStoreOptions options = SmallStore(64 << 20);
+    options.enable_faults = true;
+    return options;
+  }
+};
+
+TEST_F(WrongBytes, BehindGoodOnesAreNeverSent) {
+  SampleChain chain(SampleLayout(3), 2);
+  for (auto order : {v1::GetRequest::BY_BLOCK, v1::GetRequest::BY_LAYER, v1::GetRequest::BY_LEVEL}) {
+    ASSERT_TRUE(PutChain(served_.engine(), chain).ok());
+    BlockReader reader = *BlockReader::Open(chain.codec, chain.identities[0], chain.objects[0]);
+    const Extent wrong = reader.slices().layer(1, 2);  // level 1 of the last layer
+    ASSERT_TRUE(
+        served_.engine().InjectFault("corrupt_byte", 1, wrong.offset - reader.slices().level(0).offset).ok());
+    v1::GetRequest request = Request(chain);
+    request.set_order(order);
+    ASSERT_TRUE(Get(request).ok());
+    EXPECT_EQ(misses_, (std::map<uint32_t, int32_t>{{0, static_cast<int32_t>(StatusCode::DATA_LOSS)}}));
+    for (auto [offset, byte] : came_[0].bytes) EXPECT_TRUE(offset < wrong.offset || offset >= wrong.end());
+    EXPECT_EQ(Whole(came_[1]), chain.objects[1]) << "order " << order;
+    EXPECT_EQ(StoredPrefix(served_.engine(), chain), 0u);  // dropped
+  }
+}
+
+TEST_F(WrongBytes, AreNotDecoded) {
+  SampleChain chain(SampleLayout(3), 1);
+  ASSERT_TRUE(PutChain(served_.engine(), chain).ok());
+  ASSERT_TRUE(served_.engine().InjectFault("corrupt_byte", 1, 0).ok());
+  v1::GetRequest request = Request(chain);
+  request.mutable_decode()->set_dtype(v1::DType::F32);
+  ASSERT_TRUE(Get(request).ok());
+  EXPECT_EQ(misses_.count(0), 1u);
+  EXPECT_TRUE(came_.empty());
 }
 
 TEST_F(GetStreamTest, ByLayerSendsHeadersFirstAndThenLayerByLayer) {

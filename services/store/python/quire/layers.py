@@ -53,8 +53,13 @@ class BatchGet:
         return rows
 
     def _advance(self) -> None:
-        response = next(self._responses, None)
-        self._next = response.data if response is not None else None
+        for response in self._responses:
+            if response.HasField("data"):
+                self._next = response.data
+                return
+            miss = response.miss  # the store found wrong bytes behind those it has sent
+            if miss.block < self.blocks:
+                raise StoreError(code_of(miss.code), miss.message, miss.block)
 
 
 def _unexpected(message: str) -> StoreError:

@@ -68,7 +68,7 @@ class BlockData(_message.Message):
     def __init__(self, block: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., layer: _Optional[int] = ..., levels: _Optional[int] = ..., object_bytes: _Optional[int] = ..., arena_range: _Optional[_Union[ArenaRange, _Mapping]] = ...) -> None: ...
 
 class BlockState(_message.Message):
-    __slots__ = ["bytes", "codec", "fetch_us", "levels", "state", "tier"]
+    __slots__ = ["bytes", "codec", "fetch_us", "levels", "run", "state", "tier"]
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = []
     BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -78,15 +78,17 @@ class BlockState(_message.Message):
     LEVELS_FIELD_NUMBER: _ClassVar[int]
     MISS: BlockState.State
     PENDING: BlockState.State
+    RUN_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     TIER_FIELD_NUMBER: _ClassVar[int]
     bytes: int
     codec: str
     fetch_us: int
     levels: int
+    run: int
     state: BlockState.State
     tier: _common_pb2.Tier
-    def __init__(self, state: _Optional[_Union[BlockState.State, str]] = ..., tier: _Optional[_Union[_common_pb2.Tier, str]] = ..., levels: _Optional[int] = ..., codec: _Optional[str] = ..., bytes: _Optional[int] = ..., fetch_us: _Optional[int] = ...) -> None: ...
+    def __init__(self, state: _Optional[_Union[BlockState.State, str]] = ..., tier: _Optional[_Union[_common_pb2.Tier, str]] = ..., levels: _Optional[int] = ..., codec: _Optional[str] = ..., bytes: _Optional[int] = ..., fetch_us: _Optional[int] = ..., run: _Optional[int] = ...) -> None: ...
 
 class Decode(_message.Message):
     __slots__ = ["dtype"]
@@ -168,18 +170,22 @@ class GetResponse(_message.Message):
     def __init__(self, data: _Optional[_Union[BlockData, _Mapping]] = ..., miss: _Optional[_Union[GetMiss, _Mapping]] = ...) -> None: ...
 
 class LookupRequest(_message.Message):
-    __slots__ = ["all", "keys", "lease_ms", "namespace", "part"]
+    __slots__ = ["all", "keys", "lease_ms", "namespace", "packed_keys", "part", "runs"]
     ALL_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     LEASE_MS_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    PACKED_KEYS_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
+    RUNS_FIELD_NUMBER: _ClassVar[int]
     all: bool
     keys: _containers.RepeatedScalarFieldContainer[bytes]
     lease_ms: int
     namespace: Namespace
+    packed_keys: bytes
     part: _common_pb2.Part
-    def __init__(self, namespace: _Optional[_Union[Namespace, _Mapping]] = ..., keys: _Optional[_Iterable[bytes]] = ..., part: _Optional[_Union[_common_pb2.Part, _Mapping]] = ..., lease_ms: _Optional[int] = ..., all: bool = ...) -> None: ...
+    runs: bool
+    def __init__(self, namespace: _Optional[_Union[Namespace, _Mapping]] = ..., keys: _Optional[_Iterable[bytes]] = ..., part: _Optional[_Union[_common_pb2.Part, _Mapping]] = ..., lease_ms: _Optional[int] = ..., all: bool = ..., packed_keys: _Optional[bytes] = ..., runs: bool = ...) -> None: ...
 
 class LookupResponse(_message.Message):
     __slots__ = ["blocks", "lease_id", "prefix_blocks"]
