@@ -43,6 +43,7 @@ int main(int argc, char** argv) {
       ->add_option("--percent", trace_bench.percents,
                    "Capacities, in percent of the trace's distinct raw bytes")
       ->check(CLI::Range(0.01, 100.0));
+  trace->add_option("--only", trace_bench.only, "Only replays whose name has this in it");
   trace->add_option("--chart", trace_bench.chart, "PNG of hit rates over capacity; empty: none")
       ->capture_default_str();
   trace->add_option("--threads", trace_bench.threads, "Replays at a time")

@@ -96,6 +96,7 @@ absl::Status RunTraceBench(const TraceBench& bench, Report& report) {
   QUIRE_RETURN_IF_ERROR(trace.status());
   uint64_t raw_bytes = ReplayLayout().RawBlockBytes();
   std::vector<Way> ways = Ways();
+  std::erase_if(ways, [&](const Way& way) { return Name(way).find(bench.only) == std::string::npos; });
   std::vector<ChartLine> lines;
   for (const Way& way : ways) lines.push_back({Name(way), {}, way.floor_levels == kUncut});
   lines.push_back({"raw, clairvoyant", {}, true});

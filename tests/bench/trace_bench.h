@@ -13,6 +13,7 @@ namespace quire::bench {
 struct TraceBench {
   std::string file = "../shared/traces/conversation.jsonl";
   std::vector<double> percents = {2, 5, 10};  // of the trace's distinct bytes, raw
+  std::string only;                           // a part of the names of those that are replayed; empty: all
   std::string chart = "trace.png";            // empty: none
   int threads = 2;                            // replays at a time
 };

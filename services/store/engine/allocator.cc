@@ -1,5 +1,6 @@
 #include "services/store/engine/allocator.h"
 
+#include <algorithm>
 #include <bit>
 
 namespace quire::store {
@@ -104,7 +105,7 @@ void ExtentAllocator::MergeAbove(uint32_t index) {
   record.size_free += records_[upper].size();
   record.above = records_[upper].above;
   if (record.above != kNone) records_[record.above].below = index;
-  if (cursor_ == upper) cursor_ = index;
+  std::replace(cursors_.begin(), cursors_.end(), upper, index);
   spare_.push_back(upper);
 }
 
@@ -138,13 +139,25 @@ void ExtentAllocator::Shrink(Handle handle, uint64_t bytes) {
   uint64_t size = Round(bytes);
   used_ -= records_[handle].size() - size;
   SplitAbove(handle, size);
+  At(Cursor::kCut) = handle;
 }
 
-std::optional<ExtentAllocator::Handle> ExtentAllocator::NextFree() {
-  while (cursor_ != kNone && !records_[cursor_].free()) cursor_ = records_[cursor_].above;
-  if (cursor_ != kNone) return cursor_;
-  cursor_ = bottom_;
+std::optional<ExtentAllocator::Handle> ExtentAllocator::NextFree(Cursor cursor) {
+  uint32_t& at = At(cursor);
+  while (at != kNone && !records_[at].free()) at = records_[at].above;
+  if (at != kNone) return at;
+  at = bottom_;
   return std::nullopt;
+}
+
+void ExtentAllocator::StepDown(Cursor cursor, int most) {
+  uint32_t& at = At(cursor);
+  for (int i = 0; i < most; ++i) {
+    uint32_t object = records_[at].free() ? records_[at].below : at;
+    uint32_t hole = object == kNone ? kNone : records_[object].below;
+    if (hole == kNone || !records_[hole].free()) return;
+    at = hole;
+  }
 }
 
 std::optional<ExtentAllocator::Handle> ExtentAllocator::Above(Handle handle) const {

@@ -46,11 +46,16 @@ class ExtentAllocator {
   uint64_t objects() const { return objects_; }
   uint64_t largest_free() const;
 
-  // For gathering room, by a cursor that goes up through memory: the free block at or above it (it then
-  // stands there); none: there is none up to the end, and the cursor stands at the bottom again.
-  std::optional<Handle> NextFree();
-  void SkipTo(Handle handle) { cursor_ = handle; }  // the cursor stands there
-  void SkipToBottom() { cursor_ = bottom_; }
+  // For gathering room: cursors that go up through memory. kSweep passes all of it, again and again; kCut
+  // stands where Shrink last left a hole.
+  enum class Cursor : uint8_t { kSweep, kCut };
+  // The free block at or above a cursor, which then stands there; none: there is none up to the end, and it
+  // stands at the bottom again.
+  std::optional<Handle> NextFree(Cursor cursor);
+  void SkipTo(Cursor cursor, Handle handle) { At(cursor) = handle; }
+  void SkipToBottom(Cursor cursor) { At(cursor) = bottom_; }
+  // Down from hole to hole while one object stands between them, over at most `most` objects.
+  void StepDown(Cursor cursor, int most);
   std::optional<Handle> Above(Handle handle) const;  // its neighbour; none: the end
   // A free block and the object above it change places (the caller moves the bytes); then the free block
   // takes in what is free above it. REQUIRES: `object` is above `free`.
@@ -81,6 +86,7 @@ class ExtentAllocator {
 
   static uint64_t Round(uint64_t bytes) { return (bytes + kGranule - 1) / kGranule * kGranule; }
   static Class ClassOf(uint64_t size);
+  uint32_t& At(Cursor cursor) { return cursors_[static_cast<size_t>(cursor)]; }
   uint32_t NewRecord();
   void PushFree(uint32_t index);
   void RemoveFree(uint32_t index);
@@ -95,7 +101,7 @@ class ExtentAllocator {
   std::array<std::array<uint32_t, kSecond>, kFirst> heads_;
   uint64_t capacity_ = 0, used_ = 0, objects_ = 0;
   uint32_t bottom_ = 0;  // the block at offset 0
-  uint32_t cursor_ = 0;
+  std::array<uint32_t, 2> cursors_{};
 };
 
 }  // namespace quire::store

@@ -128,12 +128,21 @@ absl::StatusOr<std::shared_ptr<HostTier>> HostTier::Create(uint64_t bytes, bool 
 HostTier::~HostTier() { munmap(base_, capacity_); }
 
 bool HostTier::Gather(uint64_t bytes) {
-  constexpr uint64_t kMovesAByte =
-      64;  // bytes moved at most for each that is wanted; then it goes on next time
-  uint64_t budget = kMovesAByte * bytes;
-  int laps = 0;
-  while (laps < 2) {
-    std::optional<ExtentAllocator::Handle> free = allocator_.NextFree();
+  // Objects that go cold together mostly stand together, so where one was cut its neighbours were, too, and a
+  // few moves make room. Elsewhere a byte found costs as many moved ones as there are to a free one: it is
+  // cheaper to leave the holes until they are many.
+  constexpr uint64_t kMovesNearby = 12, kMovesAnywhere = 64;  // bytes moved at most for each that is wanted
+  constexpr int kObjectsDown = 16;
+  using Cursor = ExtentAllocator::Cursor;
+  allocator_.StepDown(Cursor::kCut, kObjectsDown);
+  if (SlideUp(Cursor::kCut, bytes, kMovesNearby * bytes)) return true;
+  bool many_holes = (capacity_ - allocator_.used()) * kMovesAnywhere > capacity_;
+  return many_holes && SlideUp(Cursor::kSweep, bytes, kMovesAnywhere * bytes);
+}
+
+bool HostTier::SlideUp(ExtentAllocator::Cursor cursor, uint64_t bytes, uint64_t budget) {
+  for (int laps = 0; laps < 2;) {
+    std::optional<ExtentAllocator::Handle> free = allocator_.NextFree(cursor);
     if (!free) {
       ++laps;
       continue;
@@ -142,9 +151,9 @@ bool HostTier::Gather(uint64_t bytes) {
     std::optional<ExtentAllocator::Handle> above = allocator_.Above(*free);
     if (!above || !objects_[*above]->movable()) {
       // The hole stays where it is, under the end or under what is held.
-      if (above) allocator_.SkipTo(*above);
+      if (above) allocator_.SkipTo(cursor, *above);
       laps += above ? 0 : 1;
-      if (!above) allocator_.SkipToBottom();
+      if (!above) allocator_.SkipToBottom(cursor);
       continue;
     }
     uint64_t size = allocator_.size(*above);

@@ -39,6 +39,9 @@ class HostTier : public StorageTier, public std::enable_shared_from_this<HostTie
   const uint64_t capacity_;
   // REQUIRE: mu_ is held. A free block of so many bytes; false if a bounded effort did not make one.
   bool Gather(uint64_t bytes);
+  // REQUIRE: mu_ is held. Moves objects down into the holes under them, from the cursor on and at most
+  // `budget` bytes, until a hole holds `bytes`.
+  bool SlideUp(ExtentAllocator::Cursor cursor, uint64_t bytes, uint64_t budget);
 
   mutable std::mutex mu_;  // guards all below, and where objects are
   ExtentAllocator allocator_;

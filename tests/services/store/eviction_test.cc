@@ -246,6 +246,29 @@ TEST(HostTier, GathersRoomFromHolesWithoutTouchingAByteAnyoneHolds) {
   EXPECT_EQ(objects[20]->Read()->bytes.data(), where);
 }
 
+// Room is gathered where neighbours were cut, whichever of them first: what stands elsewhere is not moved,
+// though there are holes, too.
+TEST(HostTier, GathersRoomFirstWhereNeighboursWereCut) {
+  constexpr uint64_t kWhole = 20'000, kCut = 13'500;
+  for (bool upwards : {true, false}) {
+    auto tier = *HostTier::Create(1 << 20, false);
+    std::vector<std::shared_ptr<TierObject>> objects;
+    for (auto object = tier->Stage(kWhole); object.ok(); object = tier->Stage(kWhole)) {
+      (*object)->Seal();
+      objects.push_back(*std::move(object));
+    }
+    for (size_t i : {3, 45, 49}) objects[i]->Shrink(kWhole - 1000);
+    std::vector<const uint8_t*> before;
+    for (const auto& object : objects) before.push_back(object->Read()->bytes.data());
+    for (size_t i = 20; i < 24; ++i) objects[upwards ? i : 43 - i]->Shrink(kCut);
+    ASSERT_TRUE(tier->Stage(kWhole).ok());
+    for (size_t i = 0; i < objects.size(); ++i) {
+      bool between = i > 20 && i < 24;
+      EXPECT_EQ(objects[i]->Read()->bytes.data() == before[i], !between) << i << (upwards ? " up" : " down");
+    }
+  }
+}
+
 TEST(HostTier, APrefaultedArenaServes) {
   auto tier = *HostTier::Create(2 << 20, /*prefault=*/true);
   auto object = *tier->Stage(1 << 20);
