@@ -1,6 +1,7 @@
 #include "tests/bench/redis_bench.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -11,6 +12,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -123,31 +125,92 @@ absl::Status TakeTurns(std::span<Work> works) {
   return absl::OkStatus();
 }
 
-// The same blocks as codes in a store behind gRPC.
+// All layers of a block as bf16, spread over the machine's cores.
+class Decoder {
+ public:
+  explicit Decoder(const Layout& layout)
+      : codec_(*BlockCodec::Create(layout, Part::Whole(layout))), out_(kChainRawBytes / 2) {}
+  absl::Status Decode(const BlockIdentity& identity, Bytes object) {
+    QUIRE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::Open(codec_, identity, object));
+    constexpr size_t kStream = size_t{kBlockTokens} * kChainHeads * kChainDim;
+    std::vector<BlockReader::DecodeJob> jobs(kChainLayers);
+    for (uint32_t layer = 0; layer < kChainLayers; ++layer) {
+      uint16_t* out = out_.data() + 2 * kStream * layer;
+      jobs[layer] = {&reader,
+                     layer,
+                     reader.levels(),
+                     {{out, DType::kBf16, kChainHeads * kChainDim, kChainDim},
+                      {out + kStream, DType::kBf16, kChainHeads * kChainDim, kChainDim}},
+                     {}};
+    }
+    BlockReader::DecodeLayers(jobs, [](size_t n, absl::FunctionRef<void(size_t)> body) {
+      std::atomic<size_t> next{0};
+      auto work = [&] {
+        for (size_t i; (i = next++) < n;) body(i);
+      };
+      std::vector<std::jthread> others;
+      for (unsigned c = 1; c < std::thread::hardware_concurrency(); ++c) others.emplace_back(work);
+      work();
+    });
+    for (const auto& job : jobs) QUIRE_RETURN_IF_ERROR(job.status);
+    return absl::OkStatus();
+  }
+
+ private:
+  std::shared_ptr<const BlockCodec> codec_;
+  std::vector<uint16_t> out_;
+};
+
+absl::Status DecodeAll(const Chain& chain, Decoder& decoder) {
+  for (size_t i = 0; i < chain.objects.size(); ++i)
+    QUIRE_RETURN_IF_ERROR(decoder.Decode(chain.identities[i], chain.objects[i]));
+  return absl::OkStatus();
+}
+
+// The same blocks as codes in a store behind gRPC, which carries them or (`arena`) only says where they lie.
 class ServedStore {
  public:
-  absl::Status Start(const Chain& chain) {
+  absl::Status Start(const Chain& chain, bool arena) {
     store::LocalStoreOptions options;
     options.host_bytes = uint64_t{1} << 30;
+    options.host_prefault = true;
     QUIRE_ASSIGN_OR_RETURN(local_, store::LocalStore::Create(options));
     services_ = std::make_unique<store::StoreServices>(local_, *registry_);
     QUIRE_ASSIGN_OR_RETURN(server_, runtime::Server::Start({}, services_->services()));
     server_->SetServing(true);
     QUIRE_ASSIGN_OR_RETURN(auto channel, runtime::NewChannel(server_->address()));
-    remote_ = std::make_unique<store::RemoteStore>(channel);
+    store::RemoteStoreOptions client;
+    if (arena) client.arena_bytes = uint64_t{64} << 20;
+    remote_ = std::make_unique<store::RemoteStore>(channel, client);
+    if (arena && remote_->arena() == nullptr) return absl::UnavailableError("the store hands out no arena");
     QUIRE_ASSIGN_OR_RETURN(ns_.fingerprint, remote_->RegisterLayout(chain.layout));
-    for (const BlockIdentity& identity : chain.identities) keys_.push_back(identity.key);
+    for (size_t i = 0; i < chain.objects.size(); ++i) {
+      keys_.push_back(chain.identities[i].key);
+      blocks_.push_back({chain.identities[i], chain.objects[i]});
+    }
     return absl::OkStatus();
   }
   ~ServedStore() {
+    remote_.reset();
     if (server_ != nullptr) server_->Shutdown(std::chrono::milliseconds(0));
   }
   // Every Put must store: what is there goes first, in a time that is small beside the bytes moved.
-  absl::Status Put(const Chain& chain) {
+  absl::Status Put() {
     QUIRE_RETURN_IF_ERROR(remote_->Delete(ns_, keys_, true).status());
-    return PutAll(*remote_, ns_, chain);
+    std::vector<store::PutOutcome> outcomes;
+    QUIRE_RETURN_IF_ERROR(remote_->PutBlocks(ns_, blocks_, {}, &outcomes));
+    for (const store::PutOutcome& outcome : outcomes) QUIRE_RETURN_IF_ERROR(outcome.status);
+    return absl::OkStatus();
   }
   absl::Status Get(const Chain& chain) { return GetAll(*remote_, ns_, chain); }
+  absl::Status GetDecoded(const Chain& chain, Decoder& decoder) {
+    store::GetSink sink;
+    sink.on_block = [&](uint32_t block, Bytes object) {
+      return decoder.Decode(chain.identities[block], object);
+    };
+    sink.on_miss = [](uint32_t, const absl::Status& why) { return why; };
+    return remote_->Get(ns_, chain.identities, {}, sink);
+  }
 
  private:
   std::shared_ptr<prometheus::Registry> registry_ = runtime::NewRegistry();
@@ -157,6 +220,7 @@ class ServedStore {
   std::unique_ptr<store::RemoteStore> remote_;
   store::Namespace ns_;
   std::vector<Digest> keys_;
+  std::vector<store::PutBlock> blocks_;
 };
 
 // Codes through the tier: written one by one, as a mover does, read in one batch.
@@ -232,8 +296,10 @@ absl::Status RunRedisBench(Report& report) {
   RawValues values;
   QUIRE_ASSIGN_OR_RETURN(auto tcp, ClientOf(server->address()));
   QUIRE_ASSIGN_OR_RETURN(auto unix_socket, ClientOf(server->unix_address()));
-  ServedStore served;
-  QUIRE_RETURN_IF_ERROR(served.Start(chain));
+  ServedStore served, shared;
+  QUIRE_RETURN_IF_ERROR(served.Start(chain, /*arena=*/false));
+  QUIRE_RETURN_IF_ERROR(shared.Start(chain, /*arena=*/true));
+  Decoder decoder(chain.layout);
   store::redis::TierOptions options;
   options.client.addresses = {server->address()};
   TierPath plain, sealed;
@@ -243,16 +309,22 @@ absl::Status RunRedisBench(Report& report) {
   std::ofstream(options.hmac_key_file) << std::string(32, 'k');
   QUIRE_RETURN_IF_ERROR(sealed.Open(options, chain));
 
-  std::vector<Work> works = {{"set/redis-tcp", [&] { return values.Set(*tcp); }, {}},
-                             {"get/redis-tcp", [&] { return values.Get(*tcp); }, {}},
-                             {"set/redis-unix", [&] { return values.Set(*unix_socket); }, {}},
-                             {"get/redis-unix", [&] { return values.Get(*unix_socket); }, {}},
-                             {"put/codes-grpc", [&] { return served.Put(chain); }, {}},
-                             {"get/codes-grpc", [&] { return served.Get(chain); }, {}},
-                             {"write/tier", [&] { return plain.Write(chain); }, {}},
-                             {"read/tier", [&] { return plain.Read(); }, {}},
-                             {"write/tier-hmac", [&] { return sealed.Write(chain); }, {}},
-                             {"read/tier-hmac", [&] { return sealed.Read(); }, {}}};
+  std::vector<Work> works = {
+      {"set/redis-tcp", [&] { return values.Set(*tcp); }, {}},
+      {"get/redis-tcp", [&] { return values.Get(*tcp); }, {}},
+      {"set/redis-unix", [&] { return values.Set(*unix_socket); }, {}},
+      {"get/redis-unix", [&] { return values.Get(*unix_socket); }, {}},
+      {"put/codes-grpc", [&] { return served.Put(); }, {}},
+      {"get/codes-grpc", [&] { return served.Get(chain); }, {}},
+      {"put/codes-arena", [&] { return shared.Put(); }, {}},
+      {"get/codes-arena", [&] { return shared.Get(chain); }, {}},
+      {"write/tier", [&] { return plain.Write(chain); }, {}},
+      {"read/tier", [&] { return plain.Read(); }, {}},
+      {"write/tier-hmac", [&] { return sealed.Write(chain); }, {}},
+      {"read/tier-hmac", [&] { return sealed.Read(); }, {}},
+      {"decode", [&] { return DecodeAll(chain, decoder); }, {}},
+      {"get/codes-grpc-decoded", [&] { return served.GetDecoded(chain, decoder); }, {}},
+      {"get/codes-arena-decoded", [&] { return shared.GetDecoded(chain, decoder); }, {}}};
   QUIRE_RETURN_IF_ERROR(TakeTurns(works));
   if (!values.Same() || !plain.Same(chain) || !sealed.Same(chain))
     return absl::DataLossError("redis gave other bytes back");
@@ -263,10 +335,13 @@ absl::Status RunRedisBench(Report& report) {
   for (size_t i = 0; i < works.size(); ++i) {
     Measurement m{works[i].name, works[i].rate() * 1e-9, "GB/s", "", 0, std::nullopt, i < 4 ? raw : coded};
     if (i >= 2) {  // writing beside writing, reading beside reading
-      m.baseline = i % 2 == 0 ? "redis SET, raw, TCP" : "redis GET, raw, TCP";
-      m.baseline_value = works[i % 2].rate() * 1e-9;
+      const bool writes = works[i].name.starts_with("put/") || works[i].name.starts_with("set/") ||
+                          works[i].name.starts_with("write/");
+      m.baseline = writes ? "redis SET, raw, TCP" : "redis GET, raw, TCP";
+      m.baseline_value = works[writes ? 0 : 1].rate() * 1e-9;
     }
     if (works[i].name.ends_with("codes-grpc")) m.goal = 1.5;
+    if (works[i].name.ends_with("codes-arena")) m.goal = 6;
     report.Add(m);
   }
   absl::Status failure;

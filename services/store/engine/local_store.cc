@@ -125,11 +125,16 @@ absl::StatusOr<LookupResult> LocalStore::Lookup(const Namespace& ns, std::span<c
     mark.leased_until = options_.now_ms() + options.lease.count();
     result.lease_id = next_lease_.fetch_add(1, std::memory_order_relaxed);
   }
+  BlockState last;  // most blocks of a chain are of one size in one tier
   for (const Digest& key : keys) {
     BlockState state;
     mark.tick = tick--;
     if (view.tenant) state = index_.Look({*view.tenant, view.layout->id, key}, view.part, mark);
-    if (state.state == BlockState::kHit) state.fetch_us = placement_->PredictUs(state.tier, state.bytes);
+    if (state.state == BlockState::kHit) {
+      bool alike = state.tier == last.tier && state.bytes == last.bytes;
+      state.fetch_us = alike ? last.fetch_us : placement_->PredictUs(state.tier, state.bytes);
+      last = state;
+    }
     bool stop = state.state != BlockState::kHit && !options.all;
     result.blocks.push_back(std::move(state));
     if (stop) break;
