@@ -330,7 +330,7 @@ absl::Status RunRedisBench(Report& report) {
     return absl::DataLossError("redis gave other bytes back");
 
   std::string raw = absl::StrCat(kValues, " values of 2 MiB, pipelined");
-  std::string coded = absl::StrCat(kChainBlocks, " blocks of 8 MiB raw, ", chain.objects[0].size(),
+  std::string coded = absl::StrCat(kChainBlocks, " blocks of 8 MiB raw, ", chain.objects.back().size(),
                                    " bytes coded, raw-equivalent");
   for (size_t i = 0; i < works.size(); ++i) {
     Measurement m{works[i].name, works[i].rate() * 1e-9, "GB/s", "", 0, std::nullopt, i < 4 ? raw : coded};

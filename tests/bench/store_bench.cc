@@ -47,7 +47,7 @@ absl::Status Measure(Report& report, const std::string& path, KvStore& kv, const
   QUIRE_RETURN_IF_ERROR(failure);
 
   std::string context =
-      absl::StrCat(kChainBlocks, " blocks of ", chain.objects[0].size(), " bytes (8 MiB raw), verified");
+      absl::StrCat(kChainBlocks, " blocks of ", chain.objects.back().size(), " bytes (8 MiB raw), verified");
   report.Add({absl::StrCat("put/", path), chain.bytes / put * 1e-9, "GB/s", "memcpy", memcpy_rate,
               std::nullopt, context});
   report.Add({absl::StrCat("get/", path), chain.bytes / get * 1e-9, "GB/s", "memcpy", memcpy_rate,
