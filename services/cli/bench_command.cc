@@ -172,8 +172,13 @@ absl::StatusOr<std::shared_ptr<client::Client>> NewClient(const Arguments& argum
   options.tenant = arguments.tenant;
   options.remote.call_timeout = options.remote.stream_timeout =
       std::chrono::seconds(arguments.timeout_seconds);
+  options.remote.arena_bytes = uint64_t{arguments.bench.arena_mib} << 20;
   QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<client::Client> client,
                          client::Client::Connect(arguments.store, layout, options));
+  if (options.remote.arena_bytes > 0 && client->remote().arena() == nullptr) {
+    return absl::FailedPreconditionError(absl::StrCat("the store at ", arguments.store, " shares no ",
+                                                      arguments.bench.arena_mib, " MiB with this client"));
+  }
   return std::shared_ptr<client::Client>(std::move(client));
 }
 

@@ -23,6 +23,7 @@ struct BenchArguments {
   bool raw = false;          // put raw KV, which the store encodes
   bool lookup_only = false;  // reads do not fetch
   uint32_t max_bits = 0;
+  uint32_t arena_mib = 0;  // 0: bytes go through gRPC
   double seconds = 10;
   uint64_t calls = 0;                                  // instead of seconds
   uint32_t layers = 32, kv_heads = 8, head_dim = 128;  // without a layout file: an 8B model's

@@ -159,6 +159,12 @@ void AddBench(CLI::App& app, Arguments& a, Command& chosen) {
   bench->add_flag("--lookup-only", b.lookup_only, "Reads look up and do not fetch");
   bench->add_option("--max-bits", b.max_bits, "Fetch at most the levels that hold this many bits; 0: all")
       ->capture_default_str();
+  bench
+      ->add_option("--arena-mib", b.arena_mib,
+                   "MiB of memory that each client shares with a store on this machine, for blocks to go "
+                   "through; 0: they go through gRPC")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
   bench->add_option("--seconds", b.seconds, "How long")->check(CLI::Range(0.01, 1e6))->capture_default_str();
   bench->add_option("--calls", b.calls, "So many calls instead of --seconds")->capture_default_str();
   bench->add_option("--seed", b.seed, "Of the order of calls")->capture_default_str();

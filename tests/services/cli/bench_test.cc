@@ -102,6 +102,19 @@ TEST_F(BenchCommand, MakesTheCallsItIsAskedForAndCountsThem) {
   EXPECT_EQ(served_.engine().Stats()->blocks_stored, 4 * (8 + puts));
 }
 
+TEST_F(BenchCommand, GoesThroughSharedMemoryWhereItIsAskedTo) {
+  Ran ran = Run({"--json", "--calls", "50", "--clients", "2", "--read-share", "0.5", "--arena-mib", "4"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  auto rows = Rows(ran.out);
+  EXPECT_EQ(rows.count("failures"), 0u) << ran.out;
+  EXPECT_EQ(rows["lookup"]["calls"].get<int>() + rows["put"]["calls"].get<int>(), 50);
+  EXPECT_EQ(rows["get"]["blocks"], 4 * rows["get"]["calls"].get<int>());
+  // More than the store shares with all of its clients.
+  Ran greedy = Run({"--calls", "1", "--arena-mib", "1048576"});
+  EXPECT_EQ(greedy.code, 1);
+  EXPECT_THAT(greedy.err, HasSubstr("1048576 MiB"));
+}
+
 TEST_F(BenchCommand, SendsRawKvOrLooksUpOnly) {
   Ran raw = Run({"--json", "--calls", "20", "--raw", "--read-share", "0", "--codec", "tq:k2v2"});
   ASSERT_EQ(raw.code, 0) << raw.err;
