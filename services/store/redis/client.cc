@@ -91,7 +91,7 @@ class Client::Impl {
     map_.WhenKnown(batch->deadline,
                    [this, batch, errands = std::move(errands)](const absl::Status& status) mutable {
                      if (status.ok()) return Dispatch(batch, errands);
-                     for (Errand& errand : errands) errand.request->status = status;
+                     for (Errand& errand : errands) errand.request->status = OwnCopy(status);
                      Settle(batch, errands.size());
                    });
   }

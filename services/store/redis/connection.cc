@@ -252,7 +252,7 @@ void Connection::Submit(std::shared_ptr<Group> group) {
   if (!refused.ok()) {
     // Not a time-out of this request's: nothing was waited for.
     if (absl::IsDeadlineExceeded(refused)) refused = absl::UnavailableError(refused.message());
-    for (Flight& flight : group->flights) flight.request->status = refused;
+    for (Flight& flight : group->flights) flight.request->status = OwnCopy(refused);
     group->open = 0;
     return group->done(*group);
   }
@@ -308,7 +308,7 @@ void Connection::FailAll(const absl::Status& why) {
       status = absl::UnavailableError(why.message());
     if (group->deadline <= now) status = absl::DeadlineExceededError(why.message());
     for (Flight& flight : group->flights) {
-      if (!flight.written || !flight.answered) flight.request->status = status;
+      if (!flight.written || !flight.answered) flight.request->status = OwnCopy(status);
     }
     group->open = 0;
     group->done(*group);

@@ -21,6 +21,11 @@ namespace quire::store::redis {
 
 using Clock = std::chrono::steady_clock;
 
+// A status that shares no memory with another. What crosses from the I/O thread to callers is such: Abseil
+// counts references partly inside its own library, which ThreadSanitizer does not see into and takes for
+// races.
+inline absl::Status OwnCopy(const absl::Status& status) { return {status.code(), status.message()}; }
+
 // One command and its outcome.
 struct Request {
   Command command;
