@@ -68,10 +68,11 @@ absl::StatusOr<uint64_t> AdminClient::DeleteTenant(const std::string& tenant) {
   return response.blocks();
 }
 
-absl::Status AdminClient::InjectFault(const std::string& point, uint32_t count) {
+absl::Status AdminClient::InjectFault(const std::string& point, uint32_t count, uint64_t parameter) {
   v1::InjectFaultRequest request;
   request.set_point(point);
   request.set_count(count);
+  request.set_parameter(parameter);
   return Ask<v1::InjectFaultResponse>(&v1::StoreAdmin::Stub::InjectFault, request).status();
 }
 

@@ -39,7 +39,7 @@ class AdminClient {
   // Checks everything in a tier (kNone: in all) at a rate (0: as fast as it goes); `on_progress` false: stop.
   absl::StatusOr<VerifyProgress> Verify(Tier tier, uint64_t bytes_per_second,
                                         const std::function<bool(const VerifyProgress&)>& on_progress);
-  absl::Status InjectFault(const std::string& point, uint32_t count);
+  absl::Status InjectFault(const std::string& point, uint32_t count, uint64_t parameter = 0);
 
  private:
   struct Stubs;

@@ -11,6 +11,9 @@
 namespace quire::store {
 namespace {
 
+// A terabyte in 18 hours, for a hundredth of a disk's bandwidth.
+constexpr uint64_t kScrubBytesPerSecond = 16 << 20;
+
 void AddArenaFlags(CLI::App& app, StoreFlags& flags) {
   app.add_option("--host-bytes", flags.store.host_bytes,
                  "Size of the host memory tier, reserved at start; 512MiB, 16GiB, …")
@@ -54,6 +57,11 @@ void AddPlacementFlags(CLI::App& app, StoreFlags& flags) {
                  "Blocks that may wait to be written to slower tiers; then puts wait")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
+  app.add_option("--scrub-bytes-per-second", flags.store.scrub.bytes_per_second,
+                 "Rate at which what is stored is read and checked in the background, all tiers together, a "
+                 "quarter of it while the store is in use; 0: never")
+      ->transform(CLI::AsSizeValue(false))
+      ->capture_default_str();
   app.add_option(
       "--tenant-secret-file", flags.tenant_secret_file,
       "Secret from which tenants' names on disk and in Redis are made, the same for all stores that share a "
@@ -78,6 +86,7 @@ void AddDiskFlags(CLI::App& app, StoreFlags& flags) {
 }  // namespace
 
 void AddStoreFlags(CLI::App& app, StoreFlags& flags) {
+  flags.store.scrub.bytes_per_second = kScrubBytesPerSecond;
   AddArenaFlags(app, flags);
   AddPlacementFlags(app, flags);
   AddDiskFlags(app, flags);
@@ -102,6 +111,7 @@ absl::StatusOr<LocalStoreOptions> OpenTiers(StoreFlags flags) {
                       : flags.disk_sync == "sync" ? DiskSync::kSync
                                                   : DiskSync::kLog;
     flags.disk.faults = options.faults;
+    options.scrub.position_file = flags.disk.folder + ".scrub";
     QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<DiskTier> disk, DiskTier::Open(flags.disk));
     options.lower.push_back(std::move(disk));
   }

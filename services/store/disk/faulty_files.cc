@@ -24,10 +24,18 @@ class FaultyFile : public rocksdb::FSWritableFileOwnerWrapper {
     return Append(data, o, Verification(), d);
   }
   IOStatus Append(const Slice& data, const IOOptions& o, const Verification& v, IODebugContext* d) override {
+    Tear(data, o, d);
     IOStatus fault = Strike();
     if (fault.ok()) return target()->Append(data, o, v, d);
     if (short_write_) target()->Append(Half(data), o, d).PermitUncheckedError();
     return fault;
+  }
+  // What comes before a crash amid a write: half of it has reached the file.
+  void Tear(const Slice& data, const IOOptions& o, IODebugContext* d) {
+    if (!faults_->Take(Fault::kCrashAmidDiskCommit)) return;
+    target()->Append(Half(data), o, d).PermitUncheckedError();
+    target()->Flush(o, d).PermitUncheckedError();  // out of the file's buffer, where the process has one
+    FaultPoints::Crash(Fault::kCrashAmidDiskCommit);
   }
   IOStatus PositionedAppend(const Slice& data, uint64_t at, const IOOptions& o, IODebugContext* d) override {
     return PositionedAppend(data, at, o, Verification(), d);

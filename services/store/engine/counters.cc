@@ -24,6 +24,9 @@ StoreCounters::StoreCounters(prometheus::Registry& r, EventLog& events)
       degraded_(AddCounter(r, "quire_store_levels_dropped_total", "Levels that blocks lost for room")),
       fetches_shared_(
           AddCounter(r, "quire_store_fetches_shared_total", "Readers that waited for another's fetch")),
+      scrub_rounds_(
+          AddCounter(r, "quire_store_scrub_rounds_total", "Times that the scrub has been through all")),
+      scrub_position_(AddGauge(r, "quire_store_scrub_position", "How far through a round the scrub is, 0…1")),
       raw_bytes_gauge_(AddGauge(r, "quire_store_raw_bytes", "Blocks held, each once, as bf16")),
       ratio_gauge_(AddGauge(
           r, "quire_store_compression_ratio",
@@ -37,6 +40,11 @@ StoreCounters::StoreCounters(prometheus::Registry& r, EventLog& events)
                                        "Bytes brought back, by the tier they came from", labels);
     writes_failed_[slot] =
         &AddCounter(r, "quire_store_writes_failed_total", "Copies that a tier did not take", labels);
+    scrubs_[slot] = {
+        &AddCounter(r, "quire_store_scrub_blocks_total", "Copies that the scrub has looked at", labels),
+        &AddCounter(r, "quire_store_scrub_bytes_total", "Bytes of these copies", labels),
+        &AddCounter(r, "quire_store_scrub_corrupt_total", "Copies dropped: their bytes were wrong", labels),
+        &AddCounter(r, "quire_store_scrub_unreadable_total", "Copies that could not be read then", labels)};
     tiers_[slot] = {
         &AddGauge(r, "quire_store_blocks", "Objects held", labels),
         &AddGauge(r, "quire_store_stored_bytes", "Bytes of the objects held, as charged", labels),
@@ -123,6 +131,24 @@ void StoreCounters::FetchShared() {
 void StoreCounters::WriteFailed(Tier to) {
   writes_failed.fetch_add(1, std::memory_order_relaxed);
   writes_failed_[SlotOf(to)]->Increment();
+}
+
+void StoreCounters::Scrubbed(Tier tier, uint64_t bytes, const absl::Status& checked) {
+  const ScrubCounters& scrub = scrubs_[SlotOf(tier)];
+  scrub.blocks->Increment();
+  scrub.bytes->Increment(static_cast<double>(bytes));
+  if (absl::IsDataLoss(checked)) {
+    scrub.corrupt->Increment();
+  } else if (!checked.ok()) {
+    scrub.unreadable->Increment();
+  }
+}
+
+void StoreCounters::ScrubAt(double share) { scrub_position_.Set(share); }
+
+void StoreCounters::ScrubRoundEnded() {
+  scrub_rounds_.Increment();
+  scrub_position_.Set(0);
 }
 
 void StoreCounters::CorruptElsewhere() {

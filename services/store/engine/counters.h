@@ -10,6 +10,7 @@
 #include <mutex>
 #include <span>
 
+#include "absl/status/status.h"
 #include "services/runtime/metrics.h"
 #include "services/store/engine/event_log.h"
 #include "services/store/engine/index.h"
@@ -34,7 +35,12 @@ class StoreCounters {
   void Fetched(Tier from, uint64_t bytes);
   void FetchShared();         // a reader waited for another's fetch
   void WriteFailed(Tier to);  // a block is missing there
-  void CorruptElsewhere();    // wrong bytes of a block that was not in the index
+  // A scrub checked a copy: OK, DATA_LOSS (it was dropped), or why it could not be read; how far through all
+  // keys it has come; a round is done.
+  void Scrubbed(Tier tier, uint64_t bytes, const absl::Status& checked);
+  void ScrubAt(double share);
+  void ScrubRoundEnded();
+  void CorruptElsewhere();  // wrong bytes of a block that was not in the index
   void SessionOpened();
   void SessionClosed();
   void PublishTiers(std::span<const TierStats> tiers);
@@ -48,6 +54,9 @@ class StoreCounters {
  private:
   void Tell(const BlockName& name, StoreEvent::Kind kind, Tier tier, uint32_t levels);
   void Hold(const StoredObject& object, int64_t sign);
+  struct ScrubCounters {
+    prometheus::Counter *blocks, *bytes, *corrupt, *unreadable;
+  };
   struct TierGauges {
     prometheus::Gauge *blocks, *used_bytes, *capacity_bytes;
   };
@@ -56,7 +65,10 @@ class StoreCounters {
   prometheus::Counter &lookups_, &hit_tokens_, &miss_tokens_, &stored_, &evicted_, &deleted_, &expired_,
       &checksum_failures_, &degraded_, &fetches_shared_;
   std::array<prometheus::Counter*, kTiers> moved_, fetched_bytes_, writes_failed_;
+  std::array<ScrubCounters, kTiers> scrubs_;
   std::array<TierGauges, kTiers> tiers_;
+  prometheus::Counter& scrub_rounds_;
+  prometheus::Gauge& scrub_position_;
   prometheus::Gauge &raw_bytes_gauge_, &ratio_gauge_, &sessions_gauge_;
   std::mutex gauges_mu_;  // so that the gauges' last values are the latest ones
 };

@@ -36,6 +36,7 @@ class UseClock {
  public:
   // `count` consecutive ticks, none handed out before; returns the first.
   uint64_t Ticks(uint64_t count) { return next_.fetch_add(count, std::memory_order_relaxed); }
+  uint64_t next() const { return next_.load(std::memory_order_relaxed); }
 
  private:
   std::atomic<uint64_t> next_{1};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -439,6 +440,38 @@ void BlockIndex::ForEach(
     }
     for (const auto& [name, copies] : blocks) visit(name, copies);
   }
+}
+
+std::vector<BlockName> BlockIndex::NamesAfter(const BlockName& place, size_t most) const {
+  auto before = [](const BlockName& a, const BlockName& b) {
+    return std::tie(a.key, a.tenant, a.layout) < std::tie(b.key, b.tenant, b.layout);
+  };
+  std::vector<BlockName> found;  // a heap of the first ones, the last of them in front
+  for (const Shard& shard : shards_) {
+    std::lock_guard lock(shard.mu);
+    for (const auto& [name, node] : shard.nodes) {
+      if (node->copies.empty() || !before(place, name)) continue;
+      if (found.size() == most) {
+        if (!before(name, found.front())) continue;
+        std::pop_heap(found.begin(), found.end(), before);
+        found.pop_back();
+      }
+      found.push_back(name);
+      std::push_heap(found.begin(), found.end(), before);
+    }
+  }
+  std::sort_heap(found.begin(), found.end(), before);
+  return found;
+}
+
+std::vector<std::pair<Part, Tier>> BlockIndex::CopiesOf(const BlockName& name) const {
+  std::vector<std::pair<Part, Tier>> copies;
+  const Shard& shard = ShardOf(name);
+  std::lock_guard lock(shard.mu);
+  if (const Node* node = shard.Find(name)) {
+    for (const StoredObjectPtr& copy : node->copies) copies.emplace_back(copy->part, copy->tier);
+  }
+  return copies;
 }
 
 size_t BlockIndex::nodes() const {

@@ -135,6 +135,10 @@ class BlockIndex {
   // The names of all blocks with a copy, of one tenant or (nullopt) all; a snapshot shard by shard.
   void ForEach(std::optional<uint32_t> tenant,
                absl::FunctionRef<void(const BlockName&, const std::vector<StoredObjectPtr>&)> visit) const;
+  // The next `most` blocks with a copy after a place, in the order of keys, then tenants, then layouts.
+  std::vector<BlockName> NamesAfter(const BlockName& place, size_t most) const;
+  // What a block has copies of, and where.
+  std::vector<std::pair<Part, Tier>> CopiesOf(const BlockName& name) const;
   // Number of nodes, for tests.
   size_t nodes() const;
 

@@ -67,6 +67,7 @@ absl::StatusOr<std::shared_ptr<LocalStore>> LocalStore::Create(LocalStoreOptions
                          HostTier::Create(options.host_bytes, options.host_prefault));
   std::shared_ptr<LocalStore> store(new LocalStore(WithDefaults(std::move(options)), std::move(arena)));
   QUIRE_RETURN_IF_ERROR(store->placement_->Recover());
+  store->scrubber_->Start();
   return store;
 }
 
@@ -79,7 +80,13 @@ LocalStore::LocalStore(LocalStoreOptions options, std::shared_ptr<StorageTier> a
       arena_(std::move(arena)),
       placement_(std::make_unique<Placement>(options_.placement, arena_, Fenced(options_), tenants_, layouts_,
                                              counters_)),
-      index_(placement_->index()) {}
+      index_(placement_->index()),
+      scrubber_(std::make_unique<Scrubber>(
+          options_.scrub, index_, counters_,
+          [this](const BlockName& name, const StoredObjectPtr& copy) {
+            return placement_->Check(name, copy);
+          },
+          [this] { return placement_->clock().next(); })) {}
 
 absl::StatusOr<Digest> LocalStore::RegisterLayout(const Layout& layout) {
   QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<const KnownLayout> known, layouts_.Register(layout));
@@ -306,6 +313,7 @@ absl::StatusOr<std::unique_ptr<PutSession>> LocalStore::BeginPut(const Namespace
     for (uint32_t i : wanted) index_.Unannounce({*view.tenant, view.layout->id, blocks[i].identity.key});
     return budget;
   }
+  options_.faults->CrashHere(Fault::kCrashAfterAnnounce);
   return std::make_unique<LocalPutSession>(
       shared_from_this(), std::move(view), std::move(terms), std::move(codec),
       std::vector<BlockAnnounce>(blocks.begin(), blocks.end()), std::move(wanted));

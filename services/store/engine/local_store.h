@@ -27,6 +27,7 @@
 #include "services/store/engine/index.h"
 #include "services/store/engine/layouts.h"
 #include "services/store/engine/placement.h"
+#include "services/store/engine/scrubber.h"
 #include "services/store/engine/tenants.h"
 #include "services/store/engine/tier.h"
 
@@ -39,6 +40,7 @@ struct LocalStoreOptions {
   std::vector<std::shared_ptr<ObjectTier>> lower;
   FenceOptions fence;
   PlacementOptions placement;  // its clocks and faults are filled in
+  ScrubOptions scrub;
   // The fewest levels a block is cut down to before it is evicted, unless its tenant's rules say otherwise; 1
   // is two bits, 2 three, 3 four; kMaxLevels: blocks are not cut.
   uint32_t floor_levels = 2;
@@ -122,6 +124,7 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
 
   // Arms a fault point (services/store/tier/faults.h). PERMISSION_DENIED unless options.enable_faults.
   absl::Status InjectFault(const std::string& point, uint32_t count, uint64_t parameter = 0);
+  FaultPoints& faults() { return *options_.faults; }
 
   // A tenant's limits; those of one that has stored nothing yet are kept for when it does.
   absl::StatusOr<TenantRules> Rules(const std::string& tenant);
@@ -192,6 +195,7 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
   bool draining_ = false;
 
   std::atomic<uint64_t> next_lease_{1};
+  std::unique_ptr<Scrubber> scrubber_;  // last: its thread uses all above
 };
 
 }  // namespace quire::store

@@ -104,10 +104,8 @@ absl::Status Placement::WriteTo(Lower& lower, const BlockName& name, const Store
     }
     std::lock_guard stripe(StripeOf(name));
     if (visible && index_->Peek(name, object->part) == nullptr) return absl::OkStatus();  // deleted meanwhile
-    options_.faults->CrashHere(Fault::kCrashBeforeDiskCommit);
     status = lower.tier->Write(Named(name, object->part), object->record, bytes);
     if (status.ok()) {
-      options_.faults->CrashHere(Fault::kCrashAfterDiskCommit);
       if (!visible) return status;
       auto copy = std::make_shared<StoredObject>(*object);
       copy->tier = lower.tier->kind();

@@ -98,8 +98,10 @@ class Placement {
   void Discard(const BlockName& name, const std::vector<StoredObjectPtr>& copies, StoreCounters::Gone why);
   // Takes one copy out, whose bytes are wrong.
   void DropCorrupt(const BlockName& name, const StoredObjectPtr& copy);
-  // Reads and checks one copy wherever it is; OK, or DATA_LOSS (it was dropped), or why it could not be read.
-  absl::Status Check(const BlockName& name, const KnownLayout& layout, const StoredObjectPtr& copy);
+  // Reads and checks one copy wherever it is; OK, or DATA_LOSS (it was dropped), NOT_FOUND (it has vanished
+  // from its tier, and is forgotten), or why it could not be read. Of a layout that nobody has registered
+  // since the restart, a tier's own checksums are all that is checked.
+  absl::Status Check(const BlockName& name, const StoredObjectPtr& copy);
   // Removes blocks whose time is up.
   void SweepExpired();
   void NoteExpiry(const BlockName& name, int64_t expires_ms);

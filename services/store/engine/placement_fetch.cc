@@ -246,19 +246,28 @@ bool Placement::FetchLater(const BlockName& name, std::shared_ptr<const KnownLay
   });
 }
 
-absl::Status Placement::Check(const BlockName& name, const KnownLayout& layout, const StoredObjectPtr& copy) {
+absl::Status Placement::Check(const BlockName& name, const StoredObjectPtr& copy) {
   BlockIdentity identity{copy->record.parent, name.key, copy->record.index};
+  std::shared_ptr<const KnownLayout> layout = layouts_.ByNumber(name.layout);
   absl::Status verified;
   if (Lower* lower = LowerOf(copy->tier)) {
     std::vector<uint8_t> bytes(copy->record.bytes());
     ObjectTier::ReadRequest request{
         Named(name, copy->part), static_cast<int>(copy->record.levels), bytes, {}};
     lower->tier->Read({&request, 1});
+    verified = request.status;
+    if (verified.ok() && layout != nullptr) verified = Verify(*layout, identity, copy->part, bytes);
+    if (absl::IsNotFound(request.status) && index_->Drop(name, copy))
+      Discard(name, {copy}, StoreCounters::Gone::kVanished);
     if (!request.status.ok() && !absl::IsDataLoss(request.status)) return request.status;
-    verified = request.status.ok() ? Verify(layout, identity, copy->part, bytes) : request.status;
   } else {
     QUIRE_ASSIGN_OR_RETURN(PinnedBytes pinned, copy->room->Read());
-    verified = Verify(layout, identity, copy->part, pinned.bytes);
+    if (std::optional<uint64_t> offset = options_.faults->TakeParameter(Fault::kCorruptByte)) {
+      uint64_t at = *offset % pinned.bytes.size();
+      uint8_t flipped = pinned.bytes[at] ^ 0x10;
+      QUIRE_RETURN_IF_ERROR(copy->room->Write(at, {&flipped, 1}));
+    }
+    verified = Verify(*layout, identity, copy->part, pinned.bytes);
   }
   if (verified.ok()) return verified;
   DropCorrupt(name, copy);

@@ -121,12 +121,15 @@ absl::Status LocalPutSession::Write(uint32_t block, uint64_t offset, Bytes data)
       Close(slot, Slot::kFailed);
       return absl::OkStatus();
     }
+    store_->options_.faults->CrashHere(Fault::kCrashAfterRoom);
   }
   if (terms_.encode) {
     std::copy(data.begin(), data.end(), slot.raw.begin() + static_cast<ptrdiff_t>(offset));
-    return absl::OkStatus();
+  } else {
+    QUIRE_RETURN_IF_ERROR(TakeCodes(slot, offset, data));
   }
-  return TakeCodes(slot, offset, data);
+  if (offset + data.size() < slot.announced.bytes) store_->options_.faults->CrashHere(Fault::kCrashAmidBytes);
+  return absl::OkStatus();
 }
 
 absl::Status LocalPutSession::Encode(Slot& slot) {

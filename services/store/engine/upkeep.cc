@@ -115,11 +115,8 @@ absl::Status LocalStore::Verify(Tier tier, uint64_t bytes_per_second,
   for (size_t i = 0; i < all.size(); ++i) {
     const Copy& copy = all[i];
     StoredObjectPtr object = index_.PeekIn(copy.name, copy.part, copy.tier);
-    std::shared_ptr<const KnownLayout> layout = layouts_.ByNumber(copy.name.layout);
-    if (object != nullptr && layout == nullptr) {
-      ++now.unreadable;  // nobody has registered its layout since the restart
-    } else if (object != nullptr) {
-      absl::Status checked = placement_->Check(copy.name, *layout, object);
+    if (object != nullptr) {
+      absl::Status checked = placement_->Check(copy.name, object);
       ++now.blocks;
       now.bytes += object->record.bytes();
       now.failures += absl::IsDataLoss(checked) ? 1 : 0;

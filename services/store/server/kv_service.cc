@@ -146,7 +146,9 @@ absl::Status KvService::DoPut(const grpc::ServerContext& context, StreamWatch::S
     result->set_code(static_cast<int32_t>(stored.status().code()));
     result->set_message(std::string(stored.status().message()));
     result->set_stored_bytes(stored.value_or(0));
+    store_.faults().CrashHere(Fault::kCrashBeforeAnswer);
     if (!messages.Write(response)) return stream.Broken();
+    store_.faults().CrashHere(Fault::kCrashAfterAnswer);
   }
   // Either the client has ended the stream or it is gone: what was not committed is given back with the
   // session.

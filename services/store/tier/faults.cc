@@ -22,12 +22,18 @@ constexpr std::array<std::string_view, kFaults> kNames = {"disk_read_error",
                                                           "redis_half_open",
                                                           "allocation_failure",
                                                           "slow_tier",
+                                                          "crash_after_announce",
+                                                          "crash_after_room",
+                                                          "crash_amid_bytes",
                                                           "crash_after_stage",
                                                           "crash_after_verify",
-                                                          "crash_after_index",
                                                           "crash_before_disk_commit",
-                                                          "crash_after_disk_commit"};
-static_assert(static_cast<size_t>(Fault::kCrashAfterDiskCommit) + 1 == kFaults);
+                                                          "crash_amid_disk_commit",
+                                                          "crash_after_disk_commit",
+                                                          "crash_after_index",
+                                                          "crash_before_answer",
+                                                          "crash_after_answer"};
+static_assert(static_cast<size_t>(Fault::kCrashAfterAnswer) + 1 == kFaults);
 
 std::string AllNames() {
   std::string out;

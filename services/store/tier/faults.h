@@ -24,13 +24,20 @@ enum class Fault : uint8_t {
   kRedisHalfOpen,      // the next commands are sent and never answered
   kAllocationFailure,  // the next reservations of memory find none
   kSlowTier,           // the next calls of a tier take so many ms more
-  kCrashAfterStage,    // the process ends: bytes of a Put are staged, not verified
-  kCrashAfterVerify,   // … verified, not in the index
-  kCrashAfterIndex,    // … in the index, not answered
-  kCrashBeforeDiskCommit,  // … about to be given to the disk's log
-  kCrashAfterDiskCommit,   // … in the disk's log, not acknowledged
+  // The process ends between two steps of a Put:
+  kCrashAfterAnnounce,     // its blocks are announced, no room is taken
+  kCrashAfterRoom,         // room is made, no byte has been taken
+  kCrashAmidBytes,         // some of a block's bytes are taken
+  kCrashAfterStage,        // all of them, not verified
+  kCrashAfterVerify,       // verified, not in the index
+  kCrashBeforeDiskCommit,  // about to be given to the disk's log
+  kCrashAmidDiskCommit,    // half of the next bytes written to a file are there
+  kCrashAfterDiskCommit,   // in the disk's log
+  kCrashAfterIndex,        // in the index, where readers find it
+  kCrashBeforeAnswer,      // all is done, nobody has been told
+  kCrashAfterAnswer,       // the client has been told
 };
-inline constexpr size_t kFaults = 15;
+inline constexpr size_t kFaults = 21;
 
 #ifndef QUIRE_FAULTS
 #define QUIRE_FAULTS 1
@@ -64,6 +71,8 @@ class FaultPoints {
         Crash(fault);
     }
   }
+  // As suddenly as SIGKILL, with kCrashExitCode.
+  [[noreturn]] static void Crash(Fault fault);
   // Waits the armed milliseconds if the fault strikes.
   void DelayHere(Fault fault) {
     if (std::optional<uint64_t> ms = TakeParameter(fault)) [[unlikely]]
@@ -80,7 +89,6 @@ class FaultPoints {
     std::atomic<uint64_t> parameter{0};
   };
   static std::optional<uint64_t> TakeArmed(Point& point);
-  [[noreturn]] static void Crash(Fault fault);
   static void Delay(uint64_t ms);
 
   std::array<Point, kFaults> points_;

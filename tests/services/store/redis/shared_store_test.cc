@@ -15,7 +15,7 @@ constexpr milliseconds kPatience{20'000};
 class SharedStores : public testing::Test {
  protected:
   std::shared_ptr<LocalStore> Store(uint64_t host_bytes = 4 << 20,
-                                    const std::string& secret = "0123456789abcdef") {
+                                    const std::string& secret = "0123456789abcdef", uint64_t scrub = 0) {
     redis::TierOptions redis;
     redis.client.addresses = {server_.address()};
     redis.client.timeout = milliseconds(5000);
@@ -23,6 +23,8 @@ class SharedStores : public testing::Test {
     options.host_bytes = host_bytes;
     options.tenant_secret = secret;
     options.fence.consecutive_failures = 2;
+    options.scrub.bytes_per_second = scrub;
+    options.scrub.least_round_ms = 1;
     options.lower.push_back(*RedisTier::Create(redis));
     return *LocalStore::Create(options);
   }
@@ -92,6 +94,36 @@ TEST_F(SharedStores, WrongParentsAndIndicesAreMisses) {
   Gotten gotten = GetAll(*reader, chain.ns(), wrong);
   EXPECT_EQ(gotten.misses[0], StatusCode::kNotFound);
   EXPECT_EQ(gotten.misses[1], StatusCode::kNotFound);
+}
+
+// What this store wrote there and somebody spoilt is found and removed though nobody asks for it.
+TEST_F(SharedStores, TheScrubLooksIntoRedis) {
+  SampleChain chain(SampleLayout(), 6);
+  auto store = Store(4 << 20, "0123456789abcdef", /*scrub=*/uint64_t{1} << 30);
+  ASSERT_TRUE(PutChain(*store, chain).ok());
+  ASSERT_TRUE(store->AwaitMoved(kPatience).ok());
+  auto admin = redis::ClientOf(server_.address());
+  std::string spoilt;  // one level of one block: another string of its length
+  for (const redis::Reply& key : redis::Ask(*admin, {"KEYS", "*"}).elements) {
+    if (!redis::Ask(*admin, {"TYPE", key.text}).text.starts_with("string")) continue;
+    spoilt = key.text;
+    redis::Ask(*admin, {"SETRANGE", spoilt, "1000", "these bytes are none of the block's"});
+    break;
+  }
+  ASSERT_NE(spoilt, "");
+  uint32_t tenant = *store->TenantToWatch("");
+  auto until = std::chrono::steady_clock::now() + kPatience;
+  StoreEvent removed;
+  for (uint64_t next = 1; removed.kind != StoreEvent::Kind::kRemoved; ++next) {
+    auto events = store->events().Read(tenant, next, 1, until);
+    ASSERT_TRUE(events.ok()) << events.status();
+    ASSERT_FALSE(events->empty()) << "nothing was removed";
+    removed = events->front();
+  }
+  EXPECT_EQ(removed.tier, Tier::kRedis);
+  EXPECT_NE(spoilt.find(removed.key.Hex()), std::string::npos);
+  EXPECT_TRUE(redis::Eventually([&] { return redis::Ask(*admin, {"EXISTS", spoilt}).integer == 0; }));
+  EXPECT_EQ(StoredPrefix(*store, chain), 6u);  // memory still has it
 }
 
 TEST_F(SharedStores, AServerThatDiesCostsMissesOnly) {
