@@ -172,13 +172,21 @@ float Relative(double error, double energy) { return energy > 0 ? static_cast<fl
 }  // namespace
 
 absl::StatusOr<BlockShape> BlockShape::Create(const Layout& layout, const Part& part, const CodecSpec& spec) {
+  QUIRE_RETURN_IF_ERROR(layout.Validate());
+  QUIRE_RETURN_IF_ERROR(part.Validate(layout));
+  QUIRE_ASSIGN_OR_RETURN(BlockShape shape, CreateFor(layout, part, LayerCodecs(spec, layout, part)));
+  shape.spec_ = spec;
+  return shape;
+}
+
+absl::StatusOr<BlockShape> BlockShape::CreateFor(const Layout& layout, const Part& part,
+                                                 std::vector<LayerCodec> codecs) {
   BlockShape shape;
   QUIRE_RETURN_IF_ERROR(layout.Validate());
   QUIRE_RETURN_IF_ERROR(part.Validate(layout));
   shape.layout_ = layout;
   shape.part_ = part;
-  shape.spec_ = spec;
-  shape.codecs_ = LayerCodecs(spec, layout, part);
+  shape.codecs_ = std::move(codecs);
   for (size_t l = 0; l < shape.codecs_.size(); ++l) {
     CodecId id = shape.codecs_[l].codec;
     if (id == CodecId::kQpc) {
@@ -227,23 +235,31 @@ absl::Status BlockTasks::AddDecode(const BlockShape& shape, bool first_block, in
   return AddBlock(shape, first_block, levels, const_cast<uint8_t*>(object), layers, this);
 }
 
-absl::Status SealObject(const BlockShape& shape, const BlockIdentity& identity, const TqBatch& batch,
-                        size_t first_task, std::span<uint8_t> object) {
-  const SliceMap& map = shape.map(identity.index == 0);
-  if (object.size() != map.ObjectBytes(map.levels())) {
+absl::Status BlockTasks::AddDecodeLayer(const BlockShape& shape, bool first_block, int levels,
+                                        const uint8_t* object, uint32_t layer, const MutableLayerView& view) {
+  int most = shape.map(first_block).levels();
+  if (levels < 1 || levels > most)
+    return absl::InvalidArgumentError(absl::StrCat("block tasks: 1 to ", most, " levels, not ", levels));
+  if (layer >= shape.part().layers())
     return absl::InvalidArgumentError(
-        absl::StrCat("seal: an object of ", map.ObjectBytes(map.levels()), " bytes, not ", object.size()));
-  }
+        absl::StrCat("block tasks: layer ", layer, ", the part has ", shape.part().layers()));
+  return LayerTasks(shape, first_block, layer, levels, const_cast<uint8_t*>(object)).Add(view, this);
+}
+
+BlockHeader HeaderOf(const BlockShape& shape, const Digest& fingerprint, const BlockIdentity& identity,
+                     const TqBatch& batch, size_t first_task, std::span<const uint64_t> checksums) {
+  const SliceMap& map = shape.map(identity.index == 0);
   BlockHeader header;
   header.part = shape.part();
   header.identity = identity;
-  header.fingerprint = shape.layout().Fingerprint();
+  header.fingerprint = fingerprint;
+  header.header_bytes = static_cast<uint32_t>(map.header_bytes());
   header.rotation = shape.layout().rotation;
   header.rotation_seed = shape.layout().rotation_seed;
   header.codebook = shape.layout().codebook;
   header.sink_tokens = identity.index == 0 ? kMaxSinkTokens : 0;
   header.codecs = shape.codecs();
-  header.checksums.resize(map.checksums());
+  header.checksums.assign(checksums.begin(), checksums.end());
   auto errors_of = [&](size_t task, uint32_t heads, CodecId codec) {
     CodingError sum;
     for (uint32_t h = 0; h < heads; ++h) {
@@ -272,9 +288,19 @@ absl::Status SealObject(const BlockShape& shape, const BlockIdentity& identity, 
                                          Relative(v.error[level], v.energy)};
     }
   }
+  return header;
+}
+
+absl::Status SealObject(const BlockShape& shape, const BlockIdentity& identity, const TqBatch& batch,
+                        size_t first_task, std::span<uint8_t> object) {
+  const SliceMap& map = shape.map(identity.index == 0);
+  if (object.size() != map.ObjectBytes(map.levels())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("seal: an object of ", map.ObjectBytes(map.levels()), " bytes, not ", object.size()));
+  }
+  std::vector<uint64_t> checksums(map.checksums());
   auto checksum = [&](const Extent& extent, auto index) {
-    if (extent.length > 0)
-      header.checksums[index()] = Xxh3(Bytes(object).subspan(extent.offset, extent.length));
+    if (extent.length > 0) checksums[index()] = Xxh3(Bytes(object).subspan(extent.offset, extent.length));
   };
   for (uint32_t l = 0; l < map.layers(); ++l) {
     checksum(map.sinks(l), [&] { return map.SinkChecksumIndex(l); });
@@ -283,7 +309,8 @@ absl::Status SealObject(const BlockShape& shape, const BlockIdentity& identity, 
         checksum(map.slice(level, l, h), [&] { return map.ChecksumIndex(level, l, h); });
     }
   }
-  std::vector<uint8_t> bytes = SerializeHeader(header);
+  std::vector<uint8_t> bytes =
+      SerializeHeader(HeaderOf(shape, shape.layout().Fingerprint(), identity, batch, first_task, checksums));
   std::copy(bytes.begin(), bytes.end(), object.begin());
   return absl::OkStatus();
 }

@@ -20,6 +20,9 @@ class BlockShape {
  public:
   // INVALID_ARGUMENT or UNIMPLEMENTED as SliceMap::Create says.
   static absl::StatusOr<BlockShape> Create(const Layout& layout, const Part& part, const CodecSpec& spec);
+  // The same of objects that are there already; spec() is then the default one.
+  static absl::StatusOr<BlockShape> CreateFor(const Layout& layout, const Part& part,
+                                              std::vector<LayerCodec> codecs);
 
   // The map of block 0, which holds the sinks, or of any other block.
   const SliceMap& map(bool first_block) const { return first_block ? first_ : other_; }
@@ -61,7 +64,15 @@ struct BlockTasks {
   // The first `levels` levels, which must be present.
   absl::Status AddDecode(const BlockShape& shape, bool first_block, int levels, const uint8_t* object,
                          std::span<const MutableLayerView> layers);
+  // One layer of it, counted within the part.
+  absl::Status AddDecodeLayer(const BlockShape& shape, bool first_block, int levels, const uint8_t* object,
+                              uint32_t layer, const MutableLayerView& view);
 };
+
+// The header, checksums included, of a block that a batch encoded; its bytes are SerializeHeader's.
+// `checksums`: by SliceMap::ChecksumIndex. `first_task` as below. REQUIRES: CheckReports was OK.
+BlockHeader HeaderOf(const BlockShape& shape, const Digest& fingerprint, const BlockIdentity& identity,
+                     const TqBatch& batch, size_t first_task, std::span<const uint64_t> checksums);
 
 // Writes the header and the checksums of a block that a batch encoded: `object` is the whole object in host
 // memory. `first_task` is where the block's own tasks begin in the batch. REQUIRES: CheckReports was OK.

@@ -60,10 +60,28 @@ class PinnedBuffer {
   size_t bytes_ = 0;
 };
 
+// Page-locks memory that the caller has, until this dies; which must be before the memory goes. Movable.
+class HostRegistration {
+ public:
+  static absl::StatusOr<HostRegistration> Create(void* memory, size_t bytes);
+  HostRegistration(HostRegistration&& other) noexcept : memory_(std::exchange(other.memory_, nullptr)) {}
+  HostRegistration& operator=(HostRegistration&& other) noexcept {
+    std::swap(memory_, other.memory_);
+    return *this;
+  }
+  ~HostRegistration();
+
+ private:
+  explicit HostRegistration(void* memory) : memory_(memory) {}
+  void* memory_ = nullptr;
+};
+
 // Asynchronous copies; host memory must be pinned for them to overlap anything.
 absl::Status CopyToDevice(StreamRef stream, const void* host, size_t bytes, void* device);
 absl::Status CopyToHost(StreamRef stream, const void* device, size_t bytes, void* host);
 absl::Status CopyOnDevice(StreamRef stream, const void* from, size_t bytes, void* to);
+// Whichever of these the addresses say.
+absl::Status CopyAny(StreamRef stream, const void* from, size_t bytes, void* to);
 // `rows` pieces of `width` bytes, the next one `from_pitch` and `to_pitch` bytes further; between host and
 // device either way.
 absl::Status CopyRows(StreamRef stream, const void* from, size_t from_pitch, void* to, size_t to_pitch,
@@ -78,5 +96,6 @@ struct DeviceInfo {
 };
 // NOT_FOUND where there is no usable device: no driver, no GPU.
 absl::StatusOr<DeviceInfo> CurrentDevice();
+absl::StatusOr<size_t> FreeDeviceBytes();
 
 }  // namespace quire::cuda

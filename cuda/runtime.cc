@@ -88,6 +88,22 @@ PinnedBuffer::~PinnedBuffer() {
   if (data_ != nullptr) cudaFreeHost(data_);
 }
 
+absl::StatusOr<HostRegistration> HostRegistration::Create(void* memory, size_t bytes) {
+  QUIRE_CUDA_RETURN_IF_ERROR(
+      cudaHostRegister(memory, bytes, cudaHostRegisterPortable | cudaHostRegisterMapped));
+  return HostRegistration(memory);
+}
+
+HostRegistration::~HostRegistration() {
+  if (memory_ != nullptr) cudaHostUnregister(memory_);
+}
+
+absl::StatusOr<size_t> FreeDeviceBytes() {
+  size_t free = 0, total = 0;
+  QUIRE_CUDA_RETURN_IF_ERROR(cudaMemGetInfo(&free, &total));
+  return free;
+}
+
 absl::Status CopyToDevice(StreamRef stream, const void* host, size_t bytes, void* device) {
   return QUIRE_CUDA_CALL(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, Raw(stream)));
 }
@@ -98,6 +114,10 @@ absl::Status CopyToHost(StreamRef stream, const void* device, size_t bytes, void
 
 absl::Status CopyOnDevice(StreamRef stream, const void* from, size_t bytes, void* to) {
   return QUIRE_CUDA_CALL(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, Raw(stream)));
+}
+
+absl::Status CopyAny(StreamRef stream, const void* from, size_t bytes, void* to) {
+  return QUIRE_CUDA_CALL(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, Raw(stream)));
 }
 
 absl::Status CopyRows(StreamRef stream, const void* from, size_t from_pitch, void* to, size_t to_pitch,

@@ -396,8 +396,12 @@ const TqReport& TqBatch::row_report(size_t row, uint32_t head) const {
 }
 
 absl::Status TqBatch::CheckReports() const {
+  return CheckReports(Range{0, impl_->tasks.size(), 0, impl_->rows.size()});
+}
+
+absl::Status TqBatch::CheckReports(const Range& range) const {
   static constexpr const char* kNames[] = {"K", "V", "K"};
-  for (size_t i = 0; i < impl_->tasks.size(); ++i) {
+  for (size_t i = range.first_task; i < range.first_task + range.tasks; ++i) {
     const ShapedTask& shaped = impl_->tasks[i];
     for (uint32_t h = 0; h < shaped.heads; ++h) {
       if (int bad = report(i, h).bad_token; bad >= 0) {
@@ -407,7 +411,7 @@ absl::Status TqBatch::CheckReports() const {
       }
     }
   }
-  for (size_t i = 0; i < impl_->rows.size(); ++i) {
+  for (size_t i = range.first_row; i < range.first_row + range.rows; ++i) {
     const RowsTask& task = impl_->rows[i];
     for (uint32_t h = 0; h < task.heads; ++h) {
       if (const TqReport& report = row_report(i, h); report.bad_token >= 0) {

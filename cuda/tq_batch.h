@@ -93,6 +93,11 @@ class TqBatch {
   const TqReport& row_report(size_t row, uint32_t head) const;
   // INVALID_ARGUMENT naming layer, head and token of the first vector with a NaN or an infinity.
   absl::Status CheckReports() const;
+  // Of some tasks and raw rows alone: those of one block.
+  struct Range {
+    size_t first_task = 0, tasks = 0, first_row = 0, rows = 0;
+  };
+  absl::Status CheckReports(const Range& range) const;
 
   // Bytes that the lists take, on the device and once more pinned on the host.
   size_t memory_bytes() const;
