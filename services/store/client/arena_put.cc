@@ -11,7 +11,7 @@ namespace {
 constexpr size_t kLeastBytes = 16 << 10;
 // Of one stream, unless a block alone has more: the same few ranges are written again and again, so that the
 // store reads them from a cache.
-constexpr uint64_t kWindowBytes = 8 << 20;
+constexpr uint64_t kWindowBytes = 16 << 20;
 
 }  // namespace
 
