@@ -43,6 +43,13 @@ bench: setup build/build.ninja ## measure the codec and the store, each beside i
 	@for part in codec store redis; do build/bin/quire-bench $$part $(ARGS); done
 	@build/bin/quire-bench trace --trace '$(TRACE)' --chart build/trace.png $(ARGS)
 
+.PHONY: soak
+soak: setup build/build.ninja ## an hour's mixed load with faults, as fast as it goes; quire-store killed 100 times under load
+	@cmake/setup/setup.sh bench
+	@ninja -C build -j $(JOBS) quire-bench quire-store tests_services_store_store_kill_test
+	@QUIRE_KILL_ROUNDS=100 build/tests/tests_services_store_store_kill_test
+	@build/bin/quire-bench soak $(ARGS)
+
 .PHONY: eval
 eval: setup build/build.ninja ## print the codecs' divergence, agreement and errors on 8 texts, and plot it into build/eval
 	@ninja -C build -j $(JOBS) quire-eval

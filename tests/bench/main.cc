@@ -8,6 +8,7 @@
 #include "tests/bench/grpc_bench.h"
 #include "tests/bench/redis_bench.h"
 #include "tests/bench/report.h"
+#include "tests/bench/soak.h"
 #include "tests/bench/store_bench.h"
 #include "tests/bench/trace_bench.h"
 #include "tests/bench/vectors_bench.h"
@@ -49,7 +50,21 @@ int main(int argc, char** argv) {
   trace->add_option("--threads", trace_bench.threads, "Replays at a time")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
-  for (CLI::App* command : {codec, store, redis, arena, grpc, trace, vectors})
+  auto* soak = app.add_subcommand(
+      "soak", "An hour's mixed load with faults, as fast as it goes, on a store of its own");
+  quire::bench::Soak soak_options;
+  soak->add_option("--calls", soak_options.calls,
+                   "Calls in all; the default is an hour of 8 prompts a second")
+      ->capture_default_str();
+  soak->add_option("--seconds", soak_options.seconds, "It ends then at the latest")->capture_default_str();
+  soak->add_option("--clients", soak_options.clients, "Clients, half of them through shared memory")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  soak->add_option("--fault-every", soak_options.fault_every, "Calls between two faults")
+      ->capture_default_str();
+  soak->add_option("--store-binary", soak_options.store_binary,
+                   "quire-store; default: the one beside this binary");
+  for (CLI::App* command : {codec, store, redis, arena, grpc, soak, trace, vectors})
     command->add_flag("--json", json, "Print lines of JSON");
   app.require_subcommand(1);
   CLI11_PARSE(app, argc, argv);
@@ -59,6 +74,7 @@ int main(int argc, char** argv) {
                         : *store ? quire::bench::RunStoreBench(report)
                         : *redis ? quire::bench::RunRedisBench(report)
                         : *arena ? quire::bench::RunArenaBench(report)
+                        : *soak  ? quire::bench::RunSoak(soak_options, report)
                         : *trace ? quire::bench::RunTraceBench(trace_bench, report)
                         : *grpc  ? quire::bench::RunGrpcBench(report)
                                  : quire::bench::RunVectorsBench(vectors_bench, report);
