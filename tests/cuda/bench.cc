@@ -93,7 +93,7 @@ class Prefix {
     TqBatch batch = Check(TqBatch::Create(
         codec_, direction,
         {static_cast<uint32_t>(tasks.tasks.size()), static_cast<uint32_t>(tasks.tasks.size()) * kHeads, 0}));
-    Check(batch.Set(tasks.tasks, {}, 0));
+    Check(batch.Set(tasks.tasks, {}, CodecSpec()));
     return batch;
   }
 

@@ -363,7 +363,7 @@ TEST_F(ProdTest, NeedsItsProjection) {
   EXPECT_NE(status.message().find("projection of head size 64"), absl::string_view::npos) << status;
   tasks.tasks[0].codec = CodecId::kFp8;
   tasks.tasks[0].task.levels = 2;
-  EXPECT_TRUE(absl::IsInvalidArgument(batch.Set({tasks.tasks.data(), 1}, {}, 0)));
+  EXPECT_TRUE(absl::IsInvalidArgument(batch.Set({tasks.tasks.data(), 1}, {}, CodecSpec())));
 }
 
 }  // namespace

@@ -250,12 +250,12 @@ TEST(TqBatchTest, RefusesWhatDoesNotFit) {
   ShapedTask task;
   task.dim = 64;
   task.heads = 8;
-  EXPECT_TRUE(absl::IsInvalidArgument(batch.Set({&task, 1}, {}, 0)));
+  EXPECT_TRUE(absl::IsInvalidArgument(batch.Set({&task, 1}, {}, CodecSpec())));
   task.dim = 128;
   task.task.bits = 9;
-  EXPECT_TRUE(absl::IsInvalidArgument(batch.Set({&task, 1}, {}, 0)));
+  EXPECT_TRUE(absl::IsInvalidArgument(batch.Set({&task, 1}, {}, CodecSpec())));
   std::vector<ShapedTask> many(2, task);
-  EXPECT_TRUE(absl::IsResourceExhausted(batch.Set(many, {}, 0)));
+  EXPECT_TRUE(absl::IsResourceExhausted(batch.Set(many, {}, CodecSpec())));
 }
 
 }  // namespace

@@ -76,8 +76,8 @@ void BenchVectors(const Stream& stream, int repeats, const std::string& file, ui
                                static_cast<uint32_t>(encode_tasks.tasks.size()) * kHeads, 0};
   TqBatch encode = Check(TqBatch::Create(codec, TqBatch::Direction::kEncode, limits));
   TqBatch decode = Check(TqBatch::Create(codec, TqBatch::Direction::kDecode, limits));
-  Check(encode.Set(encode_tasks.tasks, {}, 0));
-  Check(decode.Set(decode_tasks.tasks, {}, 0));
+  Check(encode.Set(encode_tasks.tasks, {}, CodecSpec()));
+  Check(decode.Set(decode_tasks.tasks, {}, CodecSpec()));
   Check(encode.Upload(stream.ref()));
   Check(decode.Upload(stream.ref()));
   const double copy_ms = Milliseconds(
