@@ -20,6 +20,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "services/store/disk/disk_tier.h"
+#include "tests/services/store/temp_folder.h"
 
 namespace quire::bench {
 namespace {
@@ -39,17 +40,6 @@ constexpr size_t kPlainRead = 4 << 20;
 constexpr size_t kPage = 4096;
 constexpr int kThreads = 4;
 constexpr uint32_t kRestartEntries = 100'000;
-
-struct Folder {
-  std::string path = (fs::temp_directory_path() / "quire-bench-disk-XXXXXX").string();
-  Folder() {
-    if (mkdtemp(path.data()) == nullptr) path.clear();
-  }
-  ~Folder() {
-    std::error_code ignored;
-    if (!path.empty()) fs::remove_all(path, ignored);
-  }
-};
 
 ObjectName NameOf(uint32_t n) {
   return {Sha256().Update("tenant").Finish(), Sha256().UpdateU32(n).Finish(), {0, 32, 0, 8}};
@@ -217,9 +207,9 @@ absl::Status MeasureReads(Report& report, const DiskTierOptions& options, Cache 
 
 // A full tier in steady use: each write evicts the oldest object, and one in ten is demoted before.
 absl::Status MeasureWrites(Report& report, DiskSync sync, const char* name) {
-  Folder folder;
+  store::TempFolder folder;
   DiskTierOptions options;
-  options.folder = folder.path;
+  options.folder = folder.path();
   options.capacity_bytes = uint64_t{1} << 40;
   options.sync = sync;
   options.write_buffer_bytes = 16 << 20;
@@ -256,9 +246,9 @@ absl::Status MeasureWrites(Report& report, DiskSync sync, const char* name) {
 }
 
 absl::Status MeasureRestart(Report& report) {
-  Folder folder;
+  store::TempFolder folder;
   DiskTierOptions options;
-  options.folder = folder.path;
+  options.folder = folder.path();
   options.capacity_bytes = uint64_t{1} << 40;
   options.sync = DiskSync::kNone;
   constexpr uint64_t kBytes = 2400;  // levels just large enough for blob files, as real ones are
@@ -296,9 +286,9 @@ absl::Status MeasureRestart(Report& report) {
 
 absl::Status RunDiskBench(Report& report) {
   {
-    Folder folder;
+    store::TempFolder folder;
     DiskTierOptions options;
-    options.folder = folder.path;
+    options.folder = folder.path();
     options.capacity_bytes = uint64_t{1} << 40;
     options.sync = DiskSync::kNone;
     options.read_threads = kThreads;

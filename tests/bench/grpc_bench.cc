@@ -19,6 +19,7 @@
 #include "services/store/engine/local_store.h"
 #include "services/store/server/store_services.h"
 #include "tests/bench/store_chain.h"
+#include "tests/bench/turns.h"
 
 namespace quire::bench {
 namespace {
@@ -102,61 +103,29 @@ absl::Status ConstantPut(v1::KvStore::Stub& stub, const Chain& chain) {
   return runtime::FromGrpc(stream->Finish());
 }
 
-// Seconds of each work, the median of rounds in which they take turns, so that all see the same machine.
-struct Transfer {
-  std::function<absl::Status()> work;
-  std::vector<double> seconds;
-  double median() {
-    std::nth_element(seconds.begin(), seconds.begin() + kRounds / 2, seconds.end());
-    return seconds[kRounds / 2];
-  }
-};
-absl::Status TakeTurns(std::vector<Transfer>& transfers) {
-  for (int round = -1; round < kRounds; ++round) {  // the first warms up
-    for (Transfer& transfer : transfers) {
-      auto start = Clock::now();
-      QUIRE_RETURN_IF_ERROR(transfer.work());
-      if (round >= 0) transfer.seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status Put(store::RemoteStore& remote, const store::Namespace& ns,
-                 std::span<const store::PutBlock> blocks) {
-  std::vector<store::PutOutcome> outcomes;
-  QUIRE_RETURN_IF_ERROR(remote.PutBlocks(ns, blocks, {}, &outcomes));
-  for (const store::PutOutcome& outcome : outcomes) QUIRE_RETURN_IF_ERROR(outcome.status);
-  return absl::OkStatus();
-}
-
 absl::Status MeasureTransfers(Report& report, store::RemoteStore& remote, const store::Namespace& ns,
                               const Chain& chain, v1::KvStore::Stub& constant) {
-  std::vector<Digest> keys;
-  std::vector<store::PutBlock> blocks;
-  for (size_t i = 0; i < chain.objects.size(); ++i) {
-    keys.push_back(chain.identities[i].key);
-    blocks.push_back({chain.identities[i], chain.objects[i]});
-  }
-  QUIRE_RETURN_IF_ERROR(Put(remote, ns, blocks));
-  std::vector<Transfer> transfers(4);
-  transfers[0].work = [&] { return ConstantGet(constant); };
-  transfers[1].work = [&] { return GetAll(remote, ns, chain); };
-  transfers[2].work = [&] { return ConstantPut(constant, chain); };
+  const std::vector<Digest> keys = chain.keys();
+  const std::vector<store::PutBlock> blocks = chain.blocks();
+  QUIRE_RETURN_IF_ERROR(PutBlocks(remote, ns, blocks));
   // Every Put must store: it begins with a Delete, whose time is small beside the bytes moved, and leaves the
   // blocks for the next Get.
-  transfers[3].work = [&] {
+  auto put = [&] {
     QUIRE_RETURN_IF_ERROR(remote.Delete(ns, keys, true).status());
-    return Put(remote, ns, blocks);
+    return PutBlocks(remote, ns, blocks);
   };
-  QUIRE_RETURN_IF_ERROR(TakeTurns(transfers));
+  std::vector<Work> works = {{"constant get", [&] { return ConstantGet(constant); }, {}},
+                             {"get", [&] { return GetAll(remote, ns, chain); }, {}},
+                             {"constant put", [&] { return ConstantPut(constant, chain); }, {}},
+                             {"put", put, {}}};
+  QUIRE_RETURN_IF_ERROR(TakeTurns(works, kRounds));
   const double gigabytes = chain.bytes * 1e-9;
   const std::string context = absl::StrCat(kChainBlocks, " blocks of ", chain.objects.back().size(),
                                            " bytes (8 MiB raw), verified by store and client");
-  report.Add({"get/grpc", gigabytes / transfers[1].median(), "GB/s", "the same stream of a constant buffer",
-              gigabytes / transfers[0].median(), 0.9, context});
-  report.Add({"put/grpc", gigabytes / transfers[3].median(), "GB/s", "the same stream of a constant buffer",
-              gigabytes / transfers[2].median(), 0.85, context});
+  report.Add({"get/grpc", gigabytes / works[1].median(), "GB/s", "the same stream of a constant buffer",
+              gigabytes / works[0].median(), 0.9, context});
+  report.Add({"put/grpc", gigabytes / works[3].median(), "GB/s", "the same stream of a constant buffer",
+              gigabytes / works[2].median(), 0.85, context});
   return absl::OkStatus();
 }
 
@@ -223,7 +192,7 @@ absl::StatusOr<std::vector<Digest>> StorePrompt(store::RemoteStore& remote, stor
     prompt.push_back(identity.key);
     parent = identity.key;
   }
-  QUIRE_RETURN_IF_ERROR(Put(remote, *ns, blocks));
+  QUIRE_RETURN_IF_ERROR(PutBlocks(remote, *ns, blocks));
   return prompt;
 }
 

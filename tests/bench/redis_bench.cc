@@ -24,7 +24,9 @@
 #include "services/store/redis/redis_tier.h"
 #include "services/store/server/store_services.h"
 #include "tests/bench/store_chain.h"
+#include "tests/bench/turns.h"
 #include "tests/services/store/redis/redis_process.h"
+#include "tests/services/store/temp_folder.h"
 
 namespace quire::bench {
 namespace {
@@ -40,22 +42,6 @@ constexpr int kValues = kChainBlocks * static_cast<int>(kChainRawBytes / kValueB
 constexpr uint64_t kRawBytes = kValues * kValueBytes;
 constexpr int kRounds = 5;
 constexpr size_t kFinds = 512;
-
-// A folder for the server's socket and for keys.
-class Folder {
- public:
-  Folder() : path_((std::filesystem::temp_directory_path() / "quire-bench-XXXXXX").string()) {
-    if (mkdtemp(path_.data()) == nullptr) path_.clear();
-  }
-  ~Folder() {
-    std::error_code ignored;
-    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 // Raw bytes of the chain's blocks as values, and where they are read to.
 class RawValues {
@@ -100,30 +86,7 @@ class RawValues {
   std::vector<uint8_t> in_, out_;
 };
 
-// Works that take turns, so that whatever else the machine does meets all of them; median seconds of each.
-struct Work {
-  std::string name;
-  std::function<absl::Status()> run;
-  std::vector<double> seconds;
-
-  double median() {
-    std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
-    return seconds[seconds.size() / 2];
-  }
-  double rate() { return kRawBytes / median(); }  // bytes of raw KV a second
-};
-
-absl::Status TakeTurns(std::span<Work> works) {
-  for (int round = -1; round < kRounds; ++round) {  // the first is not counted
-    for (Work& work : works) {
-      auto begin = Clock::now();
-      if (absl::Status status = work.run(); !status.ok())
-        return absl::Status(status.code(), absl::StrCat(work.name, ": ", std::string(status.message())));
-      if (round >= 0) work.seconds.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
-    }
-  }
-  return absl::OkStatus();
-}
+double RateOf(Work& work) { return kRawBytes / work.median(); }  // bytes of raw KV a second
 
 // All layers of a block as bf16, spread over the machine's cores.
 class Decoder {
@@ -184,10 +147,8 @@ class ServedStore {
     remote_ = std::make_unique<store::RemoteStore>(channel, client);
     if (arena && remote_->arena() == nullptr) return absl::UnavailableError("the store hands out no arena");
     QUIRE_ASSIGN_OR_RETURN(ns_.fingerprint, remote_->RegisterLayout(chain.layout));
-    for (size_t i = 0; i < chain.objects.size(); ++i) {
-      keys_.push_back(chain.identities[i].key);
-      blocks_.push_back({chain.identities[i], chain.objects[i]});
-    }
+    keys_ = chain.keys();
+    blocks_ = chain.blocks();
     return absl::OkStatus();
   }
   ~ServedStore() {
@@ -197,10 +158,7 @@ class ServedStore {
   // Every Put must store: what is there goes first, in a time that is small beside the bytes moved.
   absl::Status Put() {
     QUIRE_RETURN_IF_ERROR(remote_->Delete(ns_, keys_, true).status());
-    std::vector<store::PutOutcome> outcomes;
-    QUIRE_RETURN_IF_ERROR(remote_->PutBlocks(ns_, blocks_, {}, &outcomes));
-    for (const store::PutOutcome& outcome : outcomes) QUIRE_RETURN_IF_ERROR(outcome.status);
-    return absl::OkStatus();
+    return PutBlocks(*remote_, ns_, blocks_);
   }
   absl::Status Get(const Chain& chain) { return GetAll(*remote_, ns_, chain); }
   absl::Status GetDecoded(const Chain& chain, Decoder& decoder) {
@@ -290,7 +248,7 @@ absl::StatusOr<std::unique_ptr<Client>> ClientOf(const std::string& address) {
 }  // namespace
 
 absl::Status RunRedisBench(Report& report) {
-  Folder folder;
+  store::TempFolder folder;  // for the server's socket and for keys
   QUIRE_ASSIGN_OR_RETURN(auto server, store::redis::RedisProcess::Start(folder.path(), {}));
   QUIRE_ASSIGN_OR_RETURN(Chain chain, MakeChain("redis-bench"));
   RawValues values;
@@ -325,7 +283,7 @@ absl::Status RunRedisBench(Report& report) {
       {"decode", [&] { return DecodeAll(chain, decoder); }, {}},
       {"get/codes-grpc-decoded", [&] { return served.GetDecoded(chain, decoder); }, {}},
       {"get/codes-arena-decoded", [&] { return shared.GetDecoded(chain, decoder); }, {}}};
-  QUIRE_RETURN_IF_ERROR(TakeTurns(works));
+  QUIRE_RETURN_IF_ERROR(TakeTurns(works, kRounds));
   if (!values.Same() || !plain.Same(chain) || !sealed.Same(chain))
     return absl::DataLossError("redis gave other bytes back");
 
@@ -333,12 +291,12 @@ absl::Status RunRedisBench(Report& report) {
   std::string coded = absl::StrCat(kChainBlocks, " blocks of 8 MiB raw, ", chain.objects.back().size(),
                                    " bytes coded, raw-equivalent");
   for (size_t i = 0; i < works.size(); ++i) {
-    Measurement m{works[i].name, works[i].rate() * 1e-9, "GB/s", "", 0, std::nullopt, i < 4 ? raw : coded};
+    Measurement m{works[i].name, RateOf(works[i]) * 1e-9, "GB/s", "", 0, std::nullopt, i < 4 ? raw : coded};
     if (i >= 2) {  // writing beside writing, reading beside reading
       const bool writes = works[i].name.starts_with("put/") || works[i].name.starts_with("set/") ||
                           works[i].name.starts_with("write/");
       m.baseline = writes ? "redis SET, raw, TCP" : "redis GET, raw, TCP";
-      m.baseline_value = works[writes ? 0 : 1].rate() * 1e-9;
+      m.baseline_value = RateOf(works[writes ? 0 : 1]) * 1e-9;
     }
     if (works[i].name.ends_with("codes-grpc")) m.goal = 1.5;
     if (works[i].name.ends_with("codes-arena")) m.goal = 6;

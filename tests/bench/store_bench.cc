@@ -21,8 +21,7 @@ absl::Status Measure(Report& report, const std::string& path, KvStore& kv, const
                      double memcpy_rate) {
   QUIRE_ASSIGN_OR_RETURN(Digest fingerprint, kv.RegisterLayout(chain.layout));
   store::Namespace ns{"", fingerprint};
-  std::vector<Digest> keys;
-  for (const BlockIdentity& i : chain.identities) keys.push_back(i.key);
+  const std::vector<Digest> keys = chain.keys();
 
   absl::Status failure;
   auto check = [&](const absl::Status& s) {

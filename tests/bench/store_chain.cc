@@ -40,6 +40,26 @@ absl::StatusOr<Chain> MakeChain(std::string_view salt) {
   return chain;
 }
 
+std::vector<Digest> Chain::keys() const {
+  std::vector<Digest> keys;
+  for (const BlockIdentity& identity : identities) keys.push_back(identity.key);
+  return keys;
+}
+
+std::vector<store::PutBlock> Chain::blocks() const {
+  std::vector<store::PutBlock> blocks;
+  for (size_t i = 0; i < objects.size(); ++i) blocks.push_back({identities[i], objects[i]});
+  return blocks;
+}
+
+absl::Status PutBlocks(store::RemoteStore& remote, const store::Namespace& ns,
+                       std::span<const store::PutBlock> blocks) {
+  std::vector<store::PutOutcome> outcomes;
+  QUIRE_RETURN_IF_ERROR(remote.PutBlocks(ns, blocks, {}, &outcomes));
+  for (const store::PutOutcome& outcome : outcomes) QUIRE_RETURN_IF_ERROR(outcome.status);
+  return absl::OkStatus();
+}
+
 absl::Status PutAll(store::KvStore& kv, const store::Namespace& ns, const Chain& chain) {
   QUIRE_ASSIGN_OR_RETURN(auto session, kv.BeginPut(ns, chain.announces, {}));
   for (uint32_t block : session->wanted()) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "core/block/object.h"
 #include "services/store/api/kv_store.h"
+#include "services/store/client/remote_store.h"
 
 namespace quire::bench {
 
@@ -26,10 +28,16 @@ struct Chain {
   std::vector<BlockIdentity> identities;
   std::vector<std::vector<uint8_t>> objects;
   uint64_t bytes = 0;
+
+  std::vector<Digest> keys() const;
+  std::vector<store::PutBlock> blocks() const;  // borrow `objects`
 };
 
 absl::StatusOr<Chain> MakeChain(std::string_view salt);
 absl::Status PutAll(store::KvStore& kv, const store::Namespace& ns, const Chain& chain);
+// The same through a client's pipelined Put.
+absl::Status PutBlocks(store::RemoteStore& remote, const store::Namespace& ns,
+                       std::span<const store::PutBlock> blocks);
 absl::Status GetAll(store::KvStore& kv, const store::Namespace& ns, const Chain& chain);
 
 }  // namespace quire::bench

@@ -1,8 +1,10 @@
 #include "tests/services/store/store_process.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -69,6 +71,15 @@ void StoreProcess::Kill() const { kill(pid_, SIGKILL); }
 int StoreProcess::Stop(int signal) {
   if (!ended_) kill(pid_, signal);
   return AwaitEnd();
+}
+
+bool StoreProcess::EndsWithin(std::chrono::milliseconds limit) {
+  if (ended_) return true;
+  pollfd end{static_cast<int>(syscall(SYS_pidfd_open, pid_, 0)), POLLIN, 0};
+  if (end.fd < 0) return false;
+  const bool over = poll(&end, 1, static_cast<int>(limit.count())) == 1;
+  close(end.fd);
+  return over;
 }
 
 int StoreProcess::AwaitEnd() {

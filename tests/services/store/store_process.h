@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <memory>
@@ -23,7 +24,10 @@ class StoreProcess {
 
   void Kill() const;     // SIGKILL, without waiting; any thread
   int Stop(int signal);  // sends it and waits for the end: as AwaitEnd
-  int AwaitEnd();        // the exit code, or the negative number of the signal it died of; again: the same
+  int AwaitEnd();
+  // Waits at most so long. False: it lives.
+  bool EndsWithin(std::chrono::milliseconds limit);  // the exit code, or the negative number of the signal it
+                                                     // died of; again: the same
   const std::string& address() const { return address_; }
   uint64_t rss_bytes() const;  // memory it uses now, without what it shares with files
 
