@@ -68,22 +68,26 @@ bool SendDescriptor(int to, int fd) {
 
 }  // namespace
 
-Arena::Arena(SharedSegment segment, std::string owner, std::shared_ptr<Budget> budget)
+Arena::Arena(std::optional<SharedSegment> segment, std::shared_ptr<uint8_t> device, uint64_t bytes,
+             std::string owner, std::shared_ptr<Budget> budget)
     : segment_(std::move(segment)),
+      device_(std::move(device)),
+      bytes_(bytes),
       owner_(std::move(owner)),
       budget_(std::move(budget)),
       id_(RandomBytes(kIdBytes)),
       token_(*Digest::FromBytes(RandomBytes(kTokenBytes))) {}
 
 Arena::~Arena() {
-  budget_->bytes.fetch_sub(segment_.bytes(), std::memory_order_relaxed);
+  if (segment_) budget_->bytes.fetch_sub(bytes_, std::memory_order_relaxed);
   budget_->arenas.fetch_sub(1, std::memory_order_relaxed);
 }
 
 absl::StatusOr<MutableBytes> Arena::Range(uint64_t offset, uint64_t length) const {
   if (closed()) return absl::FailedPreconditionError("the arena is closed: attach another");
-  QUIRE_RETURN_IF_ERROR(CheckRange(offset, length, segment_.bytes()));
-  return segment_.all().subspan(offset, length);
+  QUIRE_RETURN_IF_ERROR(CheckRange(offset, length, bytes_));
+  MutableBytes all = segment_ ? segment_->all() : MutableBytes(device_.get(), bytes_);
+  return all.subspan(offset, length);
 }
 
 bool Arena::WaitClosed(std::chrono::milliseconds timeout) const {
@@ -169,13 +173,29 @@ absl::StatusOr<std::shared_ptr<Arena>> ArenaHost::Create(const std::string& owne
     give_back();
     return segment.status();
   }
-  auto arena = std::shared_ptr<Arena>(new Arena(*std::move(segment), owner, budget_));
+  auto arena = std::shared_ptr<Arena>(new Arena(*std::move(segment), nullptr, bytes, owner, budget_));
   arena->claim_until_ = steady_clock::now() + options_.claim_timeout;
   {
     std::lock_guard lock(mu_);
     arenas_.emplace(arena->id(), arena);
   }
   Wake();  // it has a time to keep
+  return arena;
+}
+
+absl::StatusOr<std::shared_ptr<Arena>> ArenaHost::Adopt(const std::string& owner,
+                                                        std::shared_ptr<uint8_t> device, uint64_t bytes) {
+  if (bytes == 0) return absl::InvalidArgumentError("an arena of no bytes");
+  if (uint32_t arenas = budget_->arenas.fetch_add(1, std::memory_order_relaxed);
+      arenas >= options_.max_arenas) {
+    budget_->arenas.fetch_sub(1, std::memory_order_relaxed);
+    return absl::ResourceExhaustedError(
+        absl::StrCat("an arena beside ", arenas, ": the limit is ", options_.max_arenas));
+  }
+  auto arena = std::shared_ptr<Arena>(new Arena(std::nullopt, std::move(device), bytes, owner, budget_));
+  arena->claimed_ = true;  // there is nothing to hand over
+  std::lock_guard lock(mu_);
+  arenas_.emplace(arena->id(), arena);
   return arena;
 }
 
@@ -281,7 +301,7 @@ bool ArenaHost::HandOver(Connection& connection) {
       connection.arena = arena;
     }
   }
-  return connection.arena != nullptr && SendDescriptor(connection.fd.get(), connection.arena->segment_.fd());
+  return connection.arena != nullptr && SendDescriptor(connection.fd.get(), connection.arena->segment_->fd());
 }
 
 }  // namespace quire::store

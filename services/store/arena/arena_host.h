@@ -1,9 +1,12 @@
-// The arenas of a store: one segment of shared memory for each client on this machine that asked for one.
+// The arenas of a store: one segment of shared memory for each client on this machine that asked for one; or
+// a buffer of the client's own in the memory of a device that both use.
 //
 // A client asks over gRPC (AttachArena) and gets the path of a Unix socket and a token. It shows the token
 // there, once, and gets the segment's descriptor; the connection stays open. When either the gRPC call or the
 // connection ends, however it ends, the arena is closed: calls that name it fail from then on, and the memory
 // is free when the last call that is using it returns.
+//
+// A device buffer is there for as long as its gRPC call, and no connection.
 //
 // An arena is named by 16 random bytes and belongs to the identity that asked for it: nobody can guess
 // another's, and a range can only lie within the arena that was named.
@@ -15,6 +18,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -43,7 +47,9 @@ class Arena {
   ~Arena();
   const std::string& id() const { return id_; }
   const Digest& token() const { return token_; }
-  uint64_t bytes() const { return segment_.bytes(); }
+  uint64_t bytes() const { return bytes_; }
+  // Its bytes are on a device: not for the host to follow.
+  bool on_device() const { return device_ != nullptr; }
 
   // A range of it. INVALID_ARGUMENT where it is not within the arena, FAILED_PRECONDITION after Close.
   absl::StatusOr<MutableBytes> Range(uint64_t offset, uint64_t length) const;
@@ -58,10 +64,13 @@ class Arena {
     std::atomic<uint64_t> bytes{0};
     std::atomic<uint32_t> arenas{0};
   };
-  Arena(SharedSegment segment, std::string owner, std::shared_ptr<Budget> budget);
+  Arena(std::optional<SharedSegment> segment, std::shared_ptr<uint8_t> device, uint64_t bytes,
+        std::string owner, std::shared_ptr<Budget> budget);
   void Close();
 
-  SharedSegment segment_;
+  const std::optional<SharedSegment> segment_;  // or
+  const std::shared_ptr<uint8_t> device_;
+  const uint64_t bytes_;
   const std::string owner_;
   const std::shared_ptr<Budget> budget_;
   std::string id_;
@@ -85,6 +94,9 @@ class ArenaHost {
 
   // `bytes` is rounded up to pages. INVALID_ARGUMENT for 0; RESOURCE_EXHAUSTED over a limit.
   absl::StatusOr<std::shared_ptr<Arena>> Create(const std::string& owner, uint64_t bytes);
+  // An arena of memory that its client has on a device. RESOURCE_EXHAUSTED over the limit on arenas.
+  absl::StatusOr<std::shared_ptr<Arena>> Adopt(const std::string& owner, std::shared_ptr<uint8_t> device,
+                                               uint64_t bytes);
   // FAILED_PRECONDITION if this owner has no such arena, or its client has not claimed it.
   absl::StatusOr<std::shared_ptr<Arena>> Find(const std::string& owner, const std::string& id) const;
   void Close(const Arena& arena);

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
+#include "services/store/config/open_gpu.h"
 #include "services/store/config/tenant_secret.h"
 #include "services/store/redis/redis_tier.h"
 
@@ -19,6 +20,10 @@ void AddArenaFlags(CLI::App& app, StoreFlags& flags) {
                  "Size of the host memory tier, reserved at start; 512MiB, 16GiB, …")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->capture_default_str();
+  app.add_option(
+         "--gpu-bytes", flags.gpu_bytes,
+         "Size of the GPU memory tier, reserved at start, whose GPU then codes for all clients; 0: none")
+      ->transform(CLI::AsSizeValue(false));
   app.add_flag("--host-prefault", flags.store.host_prefault, "Touch all of that memory at start");
   app.add_option("--max-put-sessions", flags.store.max_put_sessions, "Put streams open at a time")
       ->capture_default_str();
@@ -98,6 +103,9 @@ absl::StatusOr<LocalStoreOptions> OpenTiers(StoreFlags flags) {
   QUIRE_ASSIGN_OR_RETURN(options.placement.policy, ParsePolicyKind(flags.policy));
   options.floor_levels = flags.floor_bits == 8 ? kMaxLevels : flags.floor_bits - 1;
   if (options.faults == nullptr) options.faults = std::make_shared<FaultPoints>();
+  if (flags.gpu_bytes > 0) {
+    QUIRE_ASSIGN_OR_RETURN(options.gpu, OpenGpu(flags.gpu_bytes));
+  }
   bool has_disk = !flags.disk.folder.empty();
   if (has_disk != (flags.disk.capacity_bytes != 0)) {
     return absl::InvalidArgumentError("a disk tier takes both --disk-folder and --disk-bytes");

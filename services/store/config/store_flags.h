@@ -17,6 +17,7 @@ namespace quire::store {
 
 struct StoreFlags {
   LocalStoreOptions store;
+  uint64_t gpu_bytes = 0;  // 0: no GPU tier
   std::string policy = "lru";
   uint32_t floor_bits = 3;
   DiskTierOptions disk;  // no folder: no disk tier

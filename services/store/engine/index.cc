@@ -348,6 +348,22 @@ std::vector<StoredObjectPtr> BlockIndex::Degradable(const BlockName& name, Tier 
   return out;
 }
 
+std::vector<StoredObjectPtr> BlockIndex::OnlyIn(const BlockName& name, Tier tier) const {
+  std::vector<StoredObjectPtr> out;
+  const Shard& shard = ShardOf(name);
+  std::lock_guard lock(shard.mu);
+  Node* node = shard.Find(name);
+  if (node == nullptr) return out;
+  for (const StoredObjectPtr& copy : node->copies) {
+    if (copy->tier != tier) continue;
+    bool below = std::any_of(node->copies.begin(), node->copies.end(), [&](const StoredObjectPtr& other) {
+      return other->tier > tier && other->part.Covers(copy->part);
+    });
+    if (!below) out.push_back(copy);
+  }
+  return out;
+}
+
 bool BlockIndex::Replace(const BlockName& name, const StoredObjectPtr& whole, StoredObjectPtr cut,
                          bool unread_by_others, absl::FunctionRef<void()> before_visible) {
   Shard& shard = ShardOf(name);

@@ -44,6 +44,8 @@ struct StoredObject {
   ObjectRecord record;  // what is present here
   uint64_t charged = 0;
   std::shared_ptr<TierObject> room;  // in arenas; null in tiers that outlive the process
+  // In device memory: its header, for who decodes it there, without the checksums.
+  std::shared_ptr<const BlockHeader> header;
 };
 using StoredObjectPtr = std::shared_ptr<const StoredObject>;
 
@@ -113,6 +115,8 @@ class BlockIndex {
   std::vector<StoredObjectPtr> EvictWhole(const BlockName& name, int64_t now_ms);
   // Copies of this block and tier that may lose their last level now; none: as with Evict.
   std::vector<StoredObjectPtr> Degradable(const BlockName& name, Tier tier, int64_t now_ms);
+  // Copies of this block in one tier whose part no slower tier covers.
+  std::vector<StoredObjectPtr> OnlyIn(const BlockName& name, Tier tier) const;
   // Puts `cut`, the same object with fewer levels, in the place of `whole`; false if that is gone, may keep
   // its bits now, or (with `unread_by_others`) has more owners than the index and the caller.
   // `before_visible` runs under the lock.

@@ -65,6 +65,11 @@ absl::StatusOr<std::shared_ptr<LocalStore>> LocalStore::Create(LocalStoreOptions
   }
   QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<HostTier> arena,
                          HostTier::Create(options.host_bytes, options.host_prefault));
+  if (options.gpu != nullptr) {
+    // Without it all works, at half of the link's speed or less.
+    if (absl::Status pinned = arena->PinFor(options.gpu->device()); !pinned.ok())
+      spdlog::warn("store: the host tier is not page-locked: {}", std::string(pinned.message()));
+  }
   std::shared_ptr<LocalStore> store(new LocalStore(WithDefaults(std::move(options)), std::move(arena)));
   QUIRE_RETURN_IF_ERROR(store->placement_->Recover());
   store->scrubber_->Start();
@@ -78,8 +83,8 @@ LocalStore::LocalStore(LocalStoreOptions options, std::shared_ptr<StorageTier> a
       tenants_(options_.tenant_secret, options_.max_tenants,
                {options_.default_quota_bytes, options_.floor_levels}),
       arena_(std::move(arena)),
-      placement_(std::make_unique<Placement>(options_.placement, arena_, Fenced(options_), tenants_, layouts_,
-                                             counters_)),
+      placement_(std::make_unique<Placement>(options_.placement, arena_, options_.gpu, Fenced(options_),
+                                             tenants_, layouts_, counters_)),
       index_(placement_->index()),
       scrubber_(std::make_unique<Scrubber>(
           options_.scrub, index_, counters_,
@@ -281,6 +286,11 @@ absl::Status LocalStore::TakeBudget(std::span<const BlockAnnounce> blocks, std::
 absl::StatusOr<std::unique_ptr<PutSession>> LocalStore::BeginPut(const Namespace& ns,
                                                                  std::span<const BlockAnnounce> blocks,
                                                                  const PutOptions& options) {
+  return BeginLocalPut(ns, blocks, options);
+}
+
+absl::StatusOr<std::unique_ptr<LocalPutSession>> LocalStore::BeginLocalPut(
+    const Namespace& ns, std::span<const BlockAnnounce> blocks, const PutOptions& options) {
   QUIRE_RETURN_IF_ERROR(CheckCount("blocks", blocks.size(), kMaxBlocks));
   if (blocks.empty()) return absl::InvalidArgumentError("no block is announced");
   if (options.priority < kMinPriority || options.priority > kMaxPriority) {
@@ -342,11 +352,13 @@ absl::Status LocalStore::Corrupt(const BlockName& name, const StoredObjectPtr& o
       absl::StrCat("the stored block failed verification: ", std::string(why.message())));
 }
 
+absl::StatusOr<std::optional<uint32_t>> LocalStore::ReaderOf(const View& view) {
+  if (view.tenant || !placement_->has_shared()) return view.tenant;
+  return AddTenant(view.tenant_name);
+}
+
 absl::StatusOr<OpenedBlock> LocalStore::Open(const View& view, const BlockIdentity& identity) {
-  std::optional<uint32_t> tenant = view.tenant;
-  if (!tenant && placement_->has_shared()) {
-    QUIRE_ASSIGN_OR_RETURN(tenant, AddTenant(view.tenant_name));
-  }
+  QUIRE_ASSIGN_OR_RETURN(std::optional<uint32_t> tenant, ReaderOf(view));
   if (!tenant) return absl::NotFoundError("the block is not stored");
   BlockName name{*tenant, view.layout->id, identity.key};
   StoredObjectPtr object = index_.Open(name, identity, view.part, MarkAt(placement_->clock().Ticks(1)));
@@ -460,7 +472,8 @@ absl::StatusOr<uint32_t> LocalStore::Prefetch(const Namespace& ns, std::span<con
   return CountKeys(ns, keys, [&](const View& view, const BlockName& name, size_t) {
     StoredObjectPtr object = index_.PeekAny(name);
     if (object == nullptr || (tier != Tier::kNone && object->tier <= tier)) return false;
-    return placement_->FetchLater(name, view.layout);
+    bool up = placement_->device() != nullptr && (tier == Tier::kNone || tier == Tier::kGpu);
+    return up ? placement_->PromoteLater(name, view.layout) : placement_->FetchLater(name, view.layout);
   });
 }
 

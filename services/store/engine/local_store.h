@@ -36,6 +36,7 @@ namespace quire::store {
 struct LocalStoreOptions {
   uint64_t host_bytes = uint64_t{512} << 20;  // reserved at start
   bool host_prefault = false;                 // touch every page at start
+  std::shared_ptr<DeviceTier> gpu;            // above the arena, and codes for all; null: none
   // Tiers below the arena, at most one of a kind; each is put behind a fence.
   std::vector<std::shared_ptr<ObjectTier>> lower;
   FenceOptions fence;
@@ -67,6 +68,14 @@ struct OpenedBlock {
   PinnedBytes pinned;
   BlockReader reader;
 };
+
+// A block in device memory, kept where it is for as long as this lives.
+struct DeviceBlock {
+  StoredObjectPtr object;               // its header is set
+  std::shared_ptr<const uint8_t> data;  // on the device
+};
+
+class LocalPutSession;
 
 class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStore> {
  public:
@@ -106,6 +115,22 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
   // are then in a cache. DATA_LOSS as Open.
   absl::Status Verify(const OpenedBlock& block, int level, uint32_t layer);
   absl::Status VerifyLevels(const OpenedBlock& block, int levels);  // all layers of the first levels
+  // Finds a block and keeps it on the device, brought there if need be. As Open, and RESOURCE_EXHAUSTED where
+  // no room can be made there. REQUIRES: there is a device.
+  absl::StatusOr<DeviceBlock> OpenOnDevice(const View& view, const BlockIdentity& identity);
+  // BeginPut, for sources that only this store has.
+  absl::StatusOr<std::unique_ptr<LocalPutSession>> BeginLocalPut(const Namespace& ns,
+                                                                 std::span<const BlockAnnounce> blocks,
+                                                                 const PutOptions& options);
+  // Null: there is none.
+  Device* device() const { return options_.gpu != nullptr ? &options_.gpu->device() : nullptr; }
+  // What the Codec service asks of the device: a block's raw form becomes an object, and back, without being
+  // stored. UNIMPLEMENTED for what it does not code, RESOURCE_EXHAUSTED where it has no room now: the host
+  // codes as well. REQUIRES: there is a device.
+  absl::Status EncodeOnDevice(const KnownLayout& layout, const Part& part, const CodecSpec& spec, DType dtype,
+                              const BlockIdentity& identity, Bytes raw, std::vector<uint8_t>* object);
+  absl::Status DecodeOnDevice(const KnownLayout& layout, const Part& part, const BlockHeader& header,
+                              int levels, DType dtype, Bytes object, MutableBytes raw);
 
   // Events of a tenant's blocks, for Watch. A tenant that has nothing yet is made known, so that one can wait
   // for its first event: RESOURCE_EXHAUSTED past options.max_tenants.
@@ -174,6 +199,9 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
   absl::StatusOr<BlockReader> Read(const View& view, const BlockIdentity& identity,
                                    const StoredObject& object, Bytes bytes);
   absl::Status Corrupt(const BlockName& name, const StoredObjectPtr& object, const absl::Status& why);
+  // The tenant that a reader's blocks belong to, made known where other stores may have written for it; none:
+  // it has nothing.
+  absl::StatusOr<std::optional<uint32_t>> ReaderOf(const View& view);
   BlockIndex::Mark MarkAt(uint64_t tick) const { return {tick, 0, options_.now_unix_ms()}; }
 
   const LocalStoreOptions options_;

@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,18 +14,21 @@ namespace quire::store {
 using std::chrono::steady_clock;
 
 Placement::Placement(PlacementOptions options, std::shared_ptr<StorageTier> arena,
-                     std::vector<std::shared_ptr<FencedTier>> lower, Tenants& tenants,
-                     LayoutRegistry& layouts, StoreCounters& counters)
+                     std::shared_ptr<DeviceTier> device, std::vector<std::shared_ptr<FencedTier>> lower,
+                     Tenants& tenants, LayoutRegistry& layouts, StoreCounters& counters)
     : options_(std::move(options)),
       tenants_(tenants),
       layouts_(layouts),
       counters_(counters),
       arena_(std::move(arena)),
-      arena_model_(/*latency_us=*/1, /*bytes_per_us=*/4000) {
+      device_(std::move(device)),
+      arena_model_(/*latency_us=*/1, /*bytes_per_us=*/4000),
+      device_model_(/*latency_us=*/20, /*bytes_per_us=*/20'000) {
   auto add_ledger = [&](Tier tier, uint64_t capacity) {
     ledgers_[SlotOf(tier)] = std::make_unique<TierLedger>(
         LedgerOptions{options_.policy, options_.hot_share, capacity, options_.default_share});
   };
+  if (device_ != nullptr) add_ledger(device_->kind(), device_->capacity_bytes());
   add_ledger(arena_->kind(), arena_->capacity_bytes());
   std::sort(lower.begin(), lower.end(), [](const auto& a, const auto& b) { return a->kind() < b->kind(); });
   for (std::shared_ptr<FencedTier>& tier : lower) {
@@ -111,6 +115,7 @@ absl::Status Placement::WriteTo(Lower& lower, const BlockName& name, const Store
       copy->tier = lower.tier->kind();
       copy->charged = charge;
       copy->room = nullptr;
+      copy->header = nullptr;
       if (index_->AddCopy(name, std::move(copy)) == nullptr) {
         ObjectName gone = Named(name, object->part);
         return lower.tier->Remove({&gone, 1});
@@ -131,6 +136,7 @@ absl::Status Placement::BeforeCommit(const BlockName& name, const StoredObjectPt
 
 void Placement::AfterCommit(const BlockName& name, const StoredObjectPtr& object) {
   NoteExpiry(name, object->record.expires_ms);
+  if (object->tier == Tier::kGpu) return AfterDeviceCommit(name, object);
   for (Lower& lower : lower_) {
     if (options_.write_through && lower.tier->kind() == Tier::kDisk) {
       auto copy = std::make_shared<StoredObject>(*object);
@@ -215,13 +221,18 @@ uint64_t Placement::PredictUs(Tier tier, uint64_t bytes) const {
   for (const Lower& lower : lower_) {
     if (lower.tier->kind() == tier) return lower.tier->PredictUs(bytes) + arena_model_.PredictUs(bytes);
   }
-  return std::max<uint64_t>(arena_model_.PredictUs(bytes), 1);
+  uint64_t us = arena_model_.PredictUs(bytes);
+  if (tier == Tier::kGpu) us += device_model_.PredictUs(bytes);
+  return std::max<uint64_t>(us, 1);
 }
 
 std::vector<TierStats> Placement::Stats() const {
   std::vector<TierStats> stats;
-  stats.push_back({arena_->kind(), arena_->capacity_bytes(), arena_->used_bytes(),
-                   ledgers_[SlotOf(arena_->kind())]->objects(), 0});
+  for (const StorageTier* tier : std::initializer_list<const StorageTier*>{device_.get(), arena_.get()}) {
+    if (tier == nullptr) continue;
+    Tier kind = tier->kind();
+    stats.push_back({kind, tier->capacity_bytes(), tier->used_bytes(), ledgers_[SlotOf(kind)]->objects(), 0});
+  }
   for (const Lower& lower : lower_) {
     Tier kind = lower.tier->kind();
     stats.push_back(

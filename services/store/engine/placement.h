@@ -1,8 +1,13 @@
-// Where objects are kept: room in the arena, copies in the tiers below it, what is given up for room, and
+// Where objects are kept: room in the arenas, copies in the tiers below them, what is given up for room, and
 // what is brought back.
 //
 //   a commit      → host arena  → (in the background, or before it is acknowledged) disk, Redis
 //   a fetch       disk, Redis   → host arena, verified on the way, once for all who wait for it
+//   with a device tier (placement_device.cc), above the host arena:
+//   a commit      → device      → (in the background) host arena → disk, Redis
+//   a reader on the device      → its copy there, brought up from the host arena, verified before
+//   a reader on the host        → its copy in the host arena, brought down from the device, verified
+//   before it leaves the device the only copy comes down to the host arena.
 //   under pressure a tier drops the last level of its coldest blocks where it holds their only copy, then
 //   evicts; what a slower tier holds is evicted at once, for nothing is lost.
 //
@@ -26,6 +31,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "services/store/engine/counters.h"
+#include "services/store/engine/device_tier.h"
 #include "services/store/engine/index.h"
 #include "services/store/engine/layouts.h"
 #include "services/store/engine/mover.h"
@@ -54,8 +60,9 @@ struct PlacementOptions {
 // Thread-safe.
 class Placement {
  public:
-  // `lower`: tiers that outlive the process, at most one of a kind. All but the arena and those are borrowed.
-  Placement(PlacementOptions options, std::shared_ptr<StorageTier> arena,
+  // `device`: null where there is none. `lower`: tiers that outlive the process, at most one of a kind. All
+  // but the tiers are borrowed.
+  Placement(PlacementOptions options, std::shared_ptr<StorageTier> arena, std::shared_ptr<DeviceTier> device,
             std::vector<std::shared_ptr<FencedTier>> lower, Tenants& tenants, LayoutRegistry& layouts,
             StoreCounters& counters);
   ~Placement();
@@ -68,7 +75,14 @@ class Placement {
 
   // Room in the arena, made at the expense of whoever the ledger names. RESOURCE_EXHAUSTED if everything left
   // is in use, leased, pinned or being written.
-  absl::StatusOr<std::shared_ptr<TierObject>> Stage(uint32_t tenant, uint64_t bytes);
+  absl::StatusOr<std::shared_ptr<TierObject>> Stage(uint32_t tenant, uint64_t bytes) {
+    return StageIn(*arena_, tenant, bytes);
+  }
+  // The same on the device. REQUIRES: there is one.
+  absl::StatusOr<std::shared_ptr<TierObject>> StageOnDevice(uint32_t tenant, uint64_t bytes) {
+    return StageIn(*device_, tenant, bytes);
+  }
+  DeviceTier* device() const { return device_.get(); }
   // Takes bytes from a tenant's quota, evicting its own blocks if need be; RESOURCE_EXHAUSTED naming the
   // quota.
   absl::Status Reserve(uint32_t tenant, uint64_t bytes);
@@ -78,11 +92,16 @@ class Placement {
   // After it is: sees to it that slower tiers get it.
   void AfterCommit(const BlockName& name, const StoredObjectPtr& object);
 
-  // A copy whose bytes are at hand, of a block whose fastest copy is `object`: itself if it is in the arena,
-  // else brought there and verified. NOT_FOUND if it vanished; DATA_LOSS if its bytes were wrong (it was
-  // dropped).
+  // A copy whose bytes the host has at hand, of a block whose fastest copy is `object`: itself if it is in
+  // the arena, else brought there and verified. NOT_FOUND if it vanished; DATA_LOSS if its bytes were wrong
+  // (it was dropped).
   absl::StatusOr<StoredObjectPtr> AtHand(const BlockName& name, const BlockIdentity& identity,
                                          const KnownLayout& layout, const Part& part, StoredObjectPtr object);
+  // The same for a reader on the device: a copy there. RESOURCE_EXHAUSTED if no room can be made there.
+  // REQUIRES: there is a device.
+  absl::StatusOr<StoredObjectPtr> OnDevice(const BlockName& name, const BlockIdentity& identity,
+                                           const KnownLayout& layout, const Part& part,
+                                           StoredObjectPtr object);
   // A block that the index does not know, from a tier that other stores write to as well. NOT_FOUND.
   absl::StatusOr<StoredObjectPtr> FetchShared(const BlockName& name, const BlockIdentity& identity,
                                               const KnownLayout& layout, const Part& part);
@@ -91,8 +110,10 @@ class Placement {
                   bool all, std::vector<BlockState>* states);
   bool has_shared() const { return shared_ != nullptr; }
   bool has_lower() const { return !lower_.empty(); }
-  // Brings a block to the arena in the background. False if it is there, not stored, or the queue is full.
+  // Brings a block to the arena, or to the device, in the background. False if it is there, not stored, or
+  // the queue is full.
   bool FetchLater(const BlockName& name, std::shared_ptr<const KnownLayout> layout);
+  bool PromoteLater(const BlockName& name, std::shared_ptr<const KnownLayout> layout);
 
   // Ends copies that were taken out of the index: removes them where they outlive the process.
   void Discard(const BlockName& name, const std::vector<StoredObjectPtr>& copies, StoreCounters::Gone why);
@@ -120,6 +141,7 @@ class Placement {
     std::unique_ptr<TierLedger> ledger;
   };
   struct Flight;
+  using FlightKey = std::pair<BlockName, std::pair<Part, Tier>>;  // where to
   static constexpr size_t kStripes = 256;
 
   ObjectName Named(const BlockName& name, const Part& part) const;
@@ -136,11 +158,25 @@ class Placement {
   bool EvictOwn(uint32_t tenant);
 
   absl::Status WriteTo(Lower& lower, const BlockName& name, const StoredObjectPtr& object, bool visible);
-  absl::StatusOr<StoredObjectPtr> Fly(const BlockName& name, const Part& part,
+  absl::StatusOr<StoredObjectPtr> Fly(const BlockName& name, const Part& part, Tier to,
                                       absl::FunctionRef<absl::StatusOr<StoredObjectPtr>()> fetch);
   absl::StatusOr<StoredObjectPtr> FetchFrom(Lower& lower, const BlockName& name,
                                             const BlockIdentity& identity, const KnownLayout& layout,
                                             const Part& part, const ObjectRecord& record);
+  absl::StatusOr<std::shared_ptr<TierObject>> StageIn(StorageTier& tier, uint32_t tenant, uint64_t bytes);
+  // The same without waiting for anything.
+  absl::StatusOr<std::shared_ptr<TierObject>> StageNow(StorageTier& tier, uint32_t tenant, uint64_t bytes);
+  static absl::Status VerifyBytes(const KnownLayout& layout, const BlockIdentity& identity, const Part& part,
+                                  Bytes bytes);
+  // An object in `room`, in the arena, filled from the device and verified.
+  absl::StatusOr<StoredObjectPtr> CopyDown(const BlockIdentity& identity, const KnownLayout& layout,
+                                           const StoredObject& from, std::shared_ptr<TierObject> room);
+  absl::StatusOr<StoredObjectPtr> CopyUp(const BlockName& name, const BlockIdentity& identity,
+                                         const KnownLayout& layout, const StoredObjectPtr& from);
+  // Sees to it that a slower tier has what only the device has of a block. False: it has not. `make_room`: at
+  // the expense of what the arena has; not for a second copy of what is safe where it is.
+  bool KeepBelow(const BlockName& name, bool make_room);
+  void AfterDeviceCommit(const BlockName& name, const StoredObjectPtr& object);
   absl::StatusOr<std::shared_ptr<TierObject>> RoomToFetch(uint32_t tenant, uint64_t bytes);
 
   const PlacementOptions options_;
@@ -148,7 +184,8 @@ class Placement {
   LayoutRegistry& layouts_;
   StoreCounters& counters_;
   std::shared_ptr<StorageTier> arena_;
-  FetchModel arena_model_;
+  std::shared_ptr<DeviceTier> device_;  // null: none
+  FetchModel arena_model_, device_model_;
   UseClock clock_;
   std::array<std::unique_ptr<TierLedger>, kTiers> ledgers_;
   std::vector<Lower> lower_;  // from the fastest
@@ -157,7 +194,7 @@ class Placement {
 
   std::array<std::mutex, kStripes> stripes_;
   std::mutex flights_mu_;  // guards flights_
-  absl::flat_hash_map<std::pair<BlockName, Part>, std::shared_ptr<Flight>> flights_;
+  absl::flat_hash_map<FlightKey, std::shared_ptr<Flight>> flights_;
   std::shared_ptr<std::atomic<uint64_t>> detached_bytes_ = std::make_shared<std::atomic<uint64_t>>(0);
 
   std::mutex expiries_mu_;  // guards expiries_

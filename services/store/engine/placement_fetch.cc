@@ -43,12 +43,6 @@ class DetachedRoom : public TierObject {
   std::shared_ptr<std::atomic<uint64_t>> account_;
 };
 
-absl::Status Verify(const KnownLayout& layout, const BlockIdentity& identity, const Part& part, Bytes bytes) {
-  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<const BlockCodec> codec, layout.Codec(part));
-  QUIRE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::Open(std::move(codec), identity, bytes));
-  return reader.Verify();
-}
-
 // What was found of a block in a tier that others write to, that serves a reader: the smallest that covers.
 const std::pair<Part, ObjectRecord>* Serving(const ObjectTier::FindRequest& request,
                                              const Digest& fingerprint, const Part& part,
@@ -65,19 +59,26 @@ const std::pair<Part, ObjectRecord>* Serving(const ObjectTier::FindRequest& requ
 
 }  // namespace
 
+absl::Status Placement::VerifyBytes(const KnownLayout& layout, const BlockIdentity& identity,
+                                    const Part& part, Bytes bytes) {
+  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<const BlockCodec> codec, layout.Codec(part));
+  QUIRE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::Open(std::move(codec), identity, bytes));
+  return reader.Verify();
+}
+
 struct Placement::Flight {
   std::mutex mu;
   std::condition_variable landed;
   std::optional<absl::StatusOr<StoredObjectPtr>> result;  // guarded by mu
 };
 
-absl::StatusOr<StoredObjectPtr> Placement::Fly(const BlockName& name, const Part& part,
+absl::StatusOr<StoredObjectPtr> Placement::Fly(const BlockName& name, const Part& part, Tier to,
                                                absl::FunctionRef<absl::StatusOr<StoredObjectPtr>()> fetch) {
   std::shared_ptr<Flight> flight;
   bool first = false;
   {
     std::lock_guard lock(flights_mu_);
-    std::shared_ptr<Flight>& slot = flights_[{name, part}];
+    std::shared_ptr<Flight>& slot = flights_[{name, {part, to}}];
     if (first = slot == nullptr; first) slot = std::make_shared<Flight>();
     flight = slot;
   }
@@ -90,7 +91,7 @@ absl::StatusOr<StoredObjectPtr> Placement::Fly(const BlockName& name, const Part
   absl::StatusOr<StoredObjectPtr> result = fetch();
   {
     std::lock_guard lock(flights_mu_);
-    flights_.erase({name, part});
+    flights_.erase({name, {part, to}});
   }
   std::lock_guard lock(flight->mu);
   flight->result = result;
@@ -125,7 +126,7 @@ absl::StatusOr<StoredObjectPtr> Placement::FetchFrom(Lower& lower, const BlockNa
       Named(name, part), static_cast<int>(record.levels), object->room->Fill(), {}};
   lower.tier->Read({&request, 1});
   QUIRE_RETURN_IF_ERROR(request.status);
-  if (absl::Status verified = Verify(layout, identity, part, request.out); !verified.ok()) {
+  if (absl::Status verified = VerifyBytes(layout, identity, part, request.out); !verified.ok()) {
     return absl::DataLossError(
         absl::StrCat("the stored block failed verification: ", std::string(verified.message())));
   }
@@ -140,19 +141,25 @@ absl::StatusOr<StoredObjectPtr> Placement::AtHand(const BlockName& name, const B
                                                   StoredObjectPtr object) {
   constexpr int kLooks = 8;  // copies that vanish or change under our hands
   for (int look = 0; look < kLooks && object != nullptr; ++look) {
-    Lower* lower = LowerOf(object->tier);
-    if (lower == nullptr) return object;
+    const Tier here = arena_->kind();
+    if (object->tier == here) return object;
     absl::StatusOr<StoredObjectPtr> fetched =
-        Fly(name, object->part, [&]() -> absl::StatusOr<StoredObjectPtr> {
-          // It may have come to the arena since this reader looked.
-          if (StoredObjectPtr now = index_->Peek(name, part); now != nullptr && LowerOf(now->tier) == nullptr)
-            return now;
-          QUIRE_ASSIGN_OR_RETURN(StoredObjectPtr copy,
-                                 FetchFrom(*lower, name, identity, layout, object->part, object->record));
+        Fly(name, object->part, here, [&]() -> absl::StatusOr<StoredObjectPtr> {
+          // It may be in the arena too, or have come there since this reader looked.
+          if (StoredObjectPtr now = index_->PeekIn(name, part, here)) return now;
+          StoredObjectPtr copy;
+          if (Lower* lower = LowerOf(object->tier)) {
+            QUIRE_ASSIGN_OR_RETURN(copy,
+                                   FetchFrom(*lower, name, identity, layout, object->part, object->record));
+          } else {
+            QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<TierObject> room,
+                                   RoomToFetch(name.tenant, object->record.bytes()));
+            QUIRE_ASSIGN_OR_RETURN(copy, CopyDown(identity, layout, *object, std::move(room)));
+          }
           if (dynamic_cast<DetachedRoom*>(copy->room.get()) != nullptr) return copy;
           StoredObjectPtr kept = index_->AddCopy(name, copy);
           if (kept == copy) counters_.Moved(name, copy->tier, copy->record.levels);
-          return kept != nullptr && LowerOf(kept->tier) == nullptr ? kept : copy;
+          return kept != nullptr ? kept : copy;
         });
     if (fetched.ok()) return fetched;
     StoredObjectPtr now = index_->PeekIn(name, object->part, object->tier);
@@ -180,7 +187,7 @@ absl::StatusOr<StoredObjectPtr> Placement::FetchShared(const BlockName& name, co
                                                        const KnownLayout& layout, const Part& part) {
   if (shared_ == nullptr) return absl::NotFoundError("the block is not stored");
   Lower* lower = LowerOf(shared_->kind());
-  return Fly(name, part, [&]() -> absl::StatusOr<StoredObjectPtr> {
+  return Fly(name, part, arena_->kind(), [&]() -> absl::StatusOr<StoredObjectPtr> {
     ObjectTier::FindRequest request{tenants_.StorageName(name.tenant), name.key, {}, {}};
     shared_->Find({&request, 1});
     const auto* found =
@@ -207,7 +214,7 @@ absl::StatusOr<StoredObjectPtr> Placement::FetchShared(const BlockName& name, co
     tenants_.Unreserve(name.tenant, (*copy)->record.bytes());
     QUIRE_RETURN_IF_ERROR(kept.status());
     NoteExpiry(name, (*copy)->record.expires_ms);
-    return LowerOf((*kept)->tier) == nullptr ? kept : copy;
+    return (*kept)->tier == arena_->kind() ? kept : copy;
   });
 }
 
@@ -256,7 +263,7 @@ absl::Status Placement::Check(const BlockName& name, const StoredObjectPtr& copy
         Named(name, copy->part), static_cast<int>(copy->record.levels), bytes, {}};
     lower->tier->Read({&request, 1});
     verified = request.status;
-    if (verified.ok() && layout != nullptr) verified = Verify(*layout, identity, copy->part, bytes);
+    if (verified.ok() && layout != nullptr) verified = VerifyBytes(*layout, identity, copy->part, bytes);
     if (absl::IsNotFound(request.status) && index_->Drop(name, copy))
       Discard(name, {copy}, StoreCounters::Gone::kVanished);
     if (!request.status.ok() && !absl::IsDataLoss(request.status)) return request.status;
@@ -266,8 +273,9 @@ absl::Status Placement::Check(const BlockName& name, const StoredObjectPtr& copy
       uint64_t at = *offset % pinned.bytes.size();
       uint8_t flipped = pinned.bytes[at] ^ 0x10;
       QUIRE_RETURN_IF_ERROR(copy->room->Write(at, {&flipped, 1}));
+      QUIRE_ASSIGN_OR_RETURN(pinned, copy->room->Read());  // of a device, these are copies
     }
-    verified = Verify(*layout, identity, copy->part, pinned.bytes);
+    verified = VerifyBytes(*layout, identity, copy->part, pinned.bytes.first(copy->record.bytes()));
   }
   if (verified.ok()) return verified;
   DropCorrupt(name, copy);

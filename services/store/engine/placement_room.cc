@@ -17,7 +17,17 @@ constexpr int kTriesARound = 256;
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<TierObject>> Placement::Stage(uint32_t tenant, uint64_t bytes) {
+absl::StatusOr<std::shared_ptr<TierObject>> Placement::StageNow(StorageTier& tier, uint32_t tenant,
+                                                                uint64_t bytes) {
+  while (true) {
+    absl::StatusOr<std::shared_ptr<TierObject>> room = tier.Stage(bytes);
+    if (room.ok() || !absl::IsResourceExhausted(room.status())) return room;
+    if (bytes > tier.capacity_bytes() || !FreeSome(tier.kind(), tenant)) return room;
+  }
+}
+
+absl::StatusOr<std::shared_ptr<TierObject>> Placement::StageIn(StorageTier& tier, uint32_t tenant,
+                                                               uint64_t bytes) {
   SweepExpired();
   auto deadline = steady_clock::now() + options_.patience;
   if (options_.faults->Take(Fault::kAllocationFailure)) {
@@ -25,14 +35,13 @@ absl::StatusOr<std::shared_ptr<TierObject>> Placement::Stage(uint32_t tenant, ui
         absl::StrCat("no room for ", bytes, " bytes: allocation failure injected"));
   }
   while (true) {
-    absl::StatusOr<std::shared_ptr<TierObject>> room = arena_->Stage(bytes);
+    absl::StatusOr<std::shared_ptr<TierObject>> room = StageNow(tier, tenant, bytes);
     if (room.ok() || !absl::IsResourceExhausted(room.status())) return room;
-    if (FreeSome(arena_->kind(), tenant)) continue;
     // What the mover still holds may go when it is done.
     if (mover_->AwaitProgress(deadline)) continue;
     return absl::ResourceExhaustedError(absl::StrCat("no room for ", bytes,
-                                                     " bytes: what is left is in use (", arena_->used_bytes(),
-                                                     " of ", arena_->capacity_bytes(), " bytes)"));
+                                                     " bytes: what is left is in use (", tier.used_bytes(),
+                                                     " of ", tier.capacity_bytes(), " bytes)"));
   }
 }
 
@@ -54,7 +63,9 @@ bool Placement::FreeSome(Tier tier, uint32_t requester) {
 }
 
 bool Placement::GiveUp(Tier tier, const TierLedger::Victim& victim) {
-  if (victim.kind == TierLedger::Victim::kEvict) return EvictFrom(tier, victim.name);
+  // What the device gives up goes on whole in the arena: it loses bits only where the arena cannot take it.
+  bool kept = tier == Tier::kGpu && KeepBelow(victim.name, /*make_room=*/true);
+  if (kept || victim.kind == TierLedger::Victim::kEvict) return EvictFrom(tier, victim.name);
   bool freed = false;
   for (StoredObjectPtr& whole : index_->Degradable(victim.name, tier, options_.now_ms())) {
     StoredObjectPtr only = std::exchange(whole, nullptr);  // whether others read it shows in its owners

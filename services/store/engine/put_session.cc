@@ -143,16 +143,19 @@ absl::Status LocalPutSession::Encode(Slot& slot) {
 }
 
 absl::StatusOr<std::shared_ptr<StoredObject>> LocalPutSession::Verified(Slot& slot) {
-  const BlockIdentity& identity = slot.announced.identity;
   QUIRE_ASSIGN_OR_RETURN(BlockReader reader, slot.check->Finish());
   slot.check.reset();
   slot.pinned = {};
+  std::shared_ptr<StoredObject> object = Described(slot, reader.header(), reader.levels());
+  object->tier = store_->arena_->kind();
+  return object;
+}
 
-  const BlockHeader& header = reader.header();
+std::shared_ptr<StoredObject> LocalPutSession::Described(Slot& slot, const BlockHeader& header, int levels) {
+  const BlockIdentity& identity = slot.announced.identity;
   const LayerCodec& first = header.codecs.front();
   auto object = std::make_shared<StoredObject>();
   object->part = view_.part;
-  object->tier = store_->arena_->kind();
   object->charged = slot.room->charged();
   object->room = slot.room;
   slot.room->Seal();
@@ -160,9 +163,9 @@ absl::StatusOr<std::shared_ptr<StoredObject>> LocalPutSession::Verified(Slot& sl
   record.fingerprint = view_.layout->fingerprint;
   record.parent = identity.parent;
   record.index = identity.index;
-  record.levels = static_cast<uint32_t>(reader.levels());
+  record.levels = static_cast<uint32_t>(levels);
   for (size_t level = 0; level < header.levels.size(); ++level) {
-    record.ends[level] = reader.slices().ObjectBytes(static_cast<int>(level) + 1);
+    record.ends[level] = header.levels[level].end();
   }
   record.header_bytes = header.header_bytes;
   record.raw_bytes = RawFormBytes(view_.layout->layout, view_.part, view_.layout->layout.dtype);
@@ -175,12 +178,25 @@ absl::StatusOr<std::shared_ptr<StoredObject>> LocalPutSession::Verified(Slot& sl
 }
 
 absl::StatusOr<uint64_t> LocalPutSession::Publish(Slot& slot) {
-  const BlockIdentity& identity = slot.announced.identity;
   QUIRE_RETURN_IF_ERROR(HoldParent(slot));
-  if (terms_.encode) QUIRE_RETURN_IF_ERROR(Encode(slot));
+  std::shared_ptr<StoredObject> object;
+  if (terms_.encode && store_->device() != nullptr) {
+    DeviceEncode there{&slot, slot.raw.data()};
+    EncodeOnDevice({&there, 1});
+    QUIRE_RETURN_IF_ERROR(there.status);
+    object = std::move(there.object);
+  }
+  if (terms_.encode && object == nullptr) QUIRE_RETURN_IF_ERROR(Encode(slot));
   store_->options_.faults->CrashHere(Fault::kCrashAfterStage);
-  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<StoredObject> object, Verified(slot));
+  if (object == nullptr) {
+    QUIRE_ASSIGN_OR_RETURN(object, Verified(slot));
+  }
   store_->options_.faults->CrashHere(Fault::kCrashAfterVerify);
+  return Insert(slot, object);
+}
+
+absl::StatusOr<uint64_t> LocalPutSession::Insert(Slot& slot, const std::shared_ptr<StoredObject>& object) {
+  const BlockIdentity& identity = slot.announced.identity;
   BlockName name = NameOf(identity.key);
   QUIRE_RETURN_IF_ERROR(store_->placement_->BeforeCommit(name, object));
 
@@ -198,7 +214,11 @@ absl::StatusOr<uint64_t> LocalPutSession::Commit(uint32_t block) {
   Slot& slot = slots_[block];
   if (slot.state == Slot::kCommitted) return slot.stored_bytes;
   if (slot.state == Slot::kFailed) return slot.failure;
-  absl::StatusOr<uint64_t> stored = Publish(slot);
+  return Settle(block, Publish(slot));
+}
+
+absl::StatusOr<uint64_t> LocalPutSession::Settle(uint32_t block, absl::StatusOr<uint64_t> stored) {
+  Slot& slot = slots_[block];
   if (stored.ok()) {
     slot.stored_bytes = *stored;
   } else {

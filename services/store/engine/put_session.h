@@ -33,6 +33,15 @@ class LocalPutSession : public PutSession {
   absl::Status Write(uint32_t block, uint64_t offset, Bytes data) override;
   absl::StatusOr<uint64_t> Commit(uint32_t block) override;
 
+  // Blocks that lie whole in memory of the store's device: takes them from there and commits them, as Write
+  // and Commit would, all at once. Parents first. REQUIRES: the store has a device.
+  struct DeviceSource {
+    uint32_t block = 0;
+    const uint8_t* data = nullptr;  // on the device, 16-byte aligned: as many bytes as were announced
+    absl::StatusOr<uint64_t> stored = absl::UnknownError("not asked");  // out
+  };
+  void CommitFromDevice(std::span<DeviceSource> sources);
+
  private:
   struct Slot {
     BlockAnnounce announced;
@@ -50,11 +59,29 @@ class LocalPutSession : public PutSession {
   BlockName NameOf(const Digest& key) const { return {*view_.tenant, view_.layout->id, key}; }
   absl::Status HoldParent(Slot& slot);
   absl::StatusOr<std::shared_ptr<TierObject>> Stage(Slot& slot, uint64_t bytes);  // within the tenant's quota
-  absl::Status Begin(Slot& slot);                                                 // takes room for the block
+  absl::StatusOr<std::shared_ptr<TierObject>> StageOnDevice(Slot& slot, uint64_t bytes);
+  absl::Status Begin(Slot& slot);                                   // takes room for the block
   absl::Status TakeCodes(Slot& slot, uint64_t offset, Bytes data);  // → room, checked on the way
   absl::Status Encode(Slot& slot);                                  // raw → room
+  // Raw KV → objects in device memory, all at once; what cannot be encoded there (a codec, no room) is left
+  // alone. put_device.cc
+  struct DeviceEncode {
+    Slot* slot = nullptr;
+    const uint8_t* raw = nullptr;
+    bool on_device = false;
+    std::shared_ptr<StoredObject> object;  // out; null: not encoded
+    absl::Status status;                   // out; not OK: it cannot be stored at all
+  };
+  void EncodeOnDevice(std::span<DeviceEncode> blocks);
+  // Brings bytes from the device to where Write would have put them.
+  absl::Status TakeToHost(Slot& slot, const uint8_t* data);
   absl::StatusOr<std::shared_ptr<StoredObject>> Verified(Slot& slot);
+  std::shared_ptr<StoredObject> Described(Slot& slot, const BlockHeader& header, int levels);
   absl::StatusOr<uint64_t> Publish(Slot& slot);
+  // Makes an object visible that is whole and verified. REQUIRES: the parent is held.
+  absl::StatusOr<uint64_t> Insert(Slot& slot, const std::shared_ptr<StoredObject>& object);
+  // What Commit answers, now and when asked again.
+  absl::StatusOr<uint64_t> Settle(uint32_t block, absl::StatusOr<uint64_t> stored);
   // Gives back all that an open slot holds.
   void Close(Slot& slot, Slot::State state);
   void ReleaseRaw(Slot& slot);

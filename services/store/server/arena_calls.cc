@@ -15,15 +15,35 @@ namespace {
 constexpr auto kLookAround = std::chrono::milliseconds(100);
 constexpr uint64_t kAlignment = 64;  // of what is placed
 
+absl::StatusOr<std::shared_ptr<Arena>> OpenBuffer(ArenaHost& host, Device* device, const std::string& owner,
+                                                  const v1::AttachArenaRequest& request) {
+  if (device == nullptr) return absl::FailedPreconditionError("this store has no GPU");
+  if (request.bytes() == 0) return absl::InvalidArgumentError("a device buffer of no bytes");
+  const v1::DeviceBuffer& buffer = request.device();
+  if (buffer.offset() % kDeviceAlignment != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("a device buffer at ", buffer.offset(),
+                                                   ": offsets are multiples of ", kDeviceAlignment));
+  }
+  QUIRE_ASSIGN_OR_RETURN(
+      std::shared_ptr<uint8_t> memory,
+      device->Open({buffer.ipc_handle(), buffer.offset(), request.bytes(), buffer.device_uuid()}));
+  return host.Adopt(owner, std::move(memory), request.bytes());
+}
+
 }  // namespace
 
-absl::Status ServeArena(ArenaHost& host, const std::string& owner, const v1::AttachArenaRequest& request,
-                        const DrainGate& gate, grpc::ServerContext& context,
-                        grpc::ServerWriter<v1::AttachArenaResponse>& writer, StreamWatch::Stream& stream) {
-  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<Arena> arena, host.Create(owner, request.bytes()));
+absl::Status ServeArena(ArenaHost& host, Device* device, const std::string& owner,
+                        const v1::AttachArenaRequest& request, const DrainGate& gate,
+                        grpc::ServerContext& context, grpc::ServerWriter<v1::AttachArenaResponse>& writer,
+                        StreamWatch::Stream& stream) {
+  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<Arena> arena, request.has_device()
+                                                           ? OpenBuffer(host, device, owner, request)
+                                                           : host.Create(owner, request.bytes()));
   v1::AttachArenaResponse response;
-  response.set_socket(host.socket());
-  response.set_token(std::string(arena->token().AsString()));
+  if (!arena->on_device()) {
+    response.set_socket(host.socket());
+    response.set_token(std::string(arena->token().AsString()));
+  }
   response.set_arena(arena->id());
   response.set_bytes(arena->bytes());
   absl::Status status;
@@ -81,11 +101,12 @@ absl::StatusOr<ArenaPlacer> ArenaPlacer::Create(std::shared_ptr<Arena> arena, co
 }
 
 MutableBytes ArenaPlacer::Take(uint64_t bytes, v1::ArenaRange* place) {
+  const uint64_t alignment = on_device() ? kDeviceAlignment : kAlignment;
   // What does not fit into one range may fit into a later one; those before it are not gone back to, so that
   // blocks lie in the order they come.
   for (; next_ < rooms_.size(); ++next_) {
     Room& room = rooms_[next_];
-    uint64_t begin = std::min((room.offset + kAlignment - 1) / kAlignment * kAlignment, room.end);
+    uint64_t begin = std::min((room.offset + alignment - 1) / alignment * alignment, room.end);
     if (room.end - begin < bytes) continue;
     absl::StatusOr<MutableBytes> to = arena_->Range(begin, bytes);
     if (!to.ok()) return {};

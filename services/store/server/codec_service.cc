@@ -96,6 +96,11 @@ absl::Status InBlock(uint32_t block, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat("block ", block, ": ", std::string(status.message())));
 }
 
+// What the device does not code, or has no room for now.
+bool ForTheHost(const absl::Status& status) {
+  return absl::IsUnimplemented(status) || absl::IsResourceExhausted(status);
+}
+
 absl::Status CheckBlockBytes(uint64_t bytes, uint64_t limit) {
   if (bytes <= limit) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat("a block of this layout and part has ", bytes,
@@ -141,8 +146,16 @@ absl::Status CodecService::DoEncode(StreamWatch::Stream& stream, EncodeStream& m
     }
     BlockIdentity identity;  // in no chain: key and parent are zero
     identity.index = first_block + block;
-    std::vector<LayerView> views = RawFormViews(layout, subject.part, dtype, input.block().data());
-    QUIRE_RETURN_IF_ERROR(InBlock(block, codec->Encode(spec, identity, views, &object)));
+    auto encode = [&]() -> absl::Status {
+      if (store_.device() != nullptr) {
+        absl::Status done = store_.EncodeOnDevice(*subject.layout, subject.part, spec, dtype, identity,
+                                                  input.block(), &object);
+        if (!ForTheHost(done)) return done;
+      }
+      return codec->Encode(spec, identity, RawFormViews(layout, subject.part, dtype, input.block().data()),
+                           &object);
+    };
+    QUIRE_RETURN_IF_ERROR(InBlock(block, encode()));
     input.Next();
     QUIRE_RETURN_IF_ERROR(SendBlock(block, object, messages, stream, out));
   }
@@ -182,6 +195,12 @@ absl::Status CodecService::DoDecode(StreamWatch::Stream& stream, DecodeStream& m
       QUIRE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::OpenAny(codec, input.block()));
       QUIRE_RETURN_IF_ERROR(reader.Verify());
       int levels = LevelsForBits(reader.header(), reader.levels(), start.max_bits());
+      if (store_.device() != nullptr) {
+        Bytes kept = Bytes(input.block()).first(reader.slices().ObjectBytes(levels));
+        absl::Status done =
+            store_.DecodeOnDevice(*subject.layout, subject.part, reader.header(), levels, dtype, kept, raw);
+        if (!ForTheHost(done)) return done;
+      }
       MutableBytes to(raw);
       for (uint32_t layer = 0; layer < subject.part.layers(); ++layer) {
         uint64_t bytes = RawLayerBytes(layout, subject.part, layer, dtype);

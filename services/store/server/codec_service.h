@@ -2,6 +2,7 @@
 #pragma once
 
 #include "quire/v1/codec.grpc.pb.h"
+#include "services/store/engine/local_store.h"
 #include "services/store/server/access.h"
 #include "services/store/server/rpc_metrics.h"
 #include "services/store/server/stream_watch.h"
@@ -11,9 +12,11 @@ namespace quire::store {
 // References are borrowed. Thread-safe.
 class CodecService final : public v1::Codec::Service {
  public:
-  // A block whose raw form has more bytes than `max_block_bytes` is refused.
-  CodecService(const Access& access, const RpcMetrics& metrics, StreamWatch& watch, uint64_t max_block_bytes)
-      : access_(access), metrics_(metrics), watch_(watch), max_block_bytes_(max_block_bytes) {}
+  // Codes on the store's device where it has one. A block whose raw form has more bytes than
+  // `max_block_bytes` is refused.
+  CodecService(LocalStore& store, const Access& access, const RpcMetrics& metrics, StreamWatch& watch,
+               uint64_t max_block_bytes)
+      : store_(store), access_(access), metrics_(metrics), watch_(watch), max_block_bytes_(max_block_bytes) {}
 
   using EncodeStream = grpc::ServerReaderWriter<v1::CodecData, v1::EncodeRequest>;
   using DecodeStream = grpc::ServerReaderWriter<v1::CodecData, v1::DecodeRequest>;
@@ -26,6 +29,7 @@ class CodecService final : public v1::Codec::Service {
   absl::Status DoEncode(StreamWatch::Stream& stream, EncodeStream& messages);
   absl::Status DoDecode(StreamWatch::Stream& stream, DecodeStream& messages);
 
+  LocalStore& store_;
   const Access& access_;
   const RpcMetrics& metrics_;
   StreamWatch& watch_;

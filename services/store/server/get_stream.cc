@@ -7,30 +7,17 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "services/store/api/limits.h"
-#include "services/store/engine/levels.h"
 #include "services/store/engine/raw_form.h"
+#include "services/store/server/checked_get.h"
 #include "services/store/wire/convert.h"
 
 namespace quire::store {
 
 absl::Status GetStream::Check() {
-  QUIRE_ASSIGN_OR_RETURN(std::vector<BlockAnnounce> blocks, AnnouncesFromProto(request_.blocks()));
-  for (const BlockAnnounce& block : blocks) identities_.push_back(block.identity);
-  if (!v1::GetRequest::Order_IsValid(request_.order())) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("order ", static_cast<int>(request_.order()), " is not known"));
-  }
-  if (!(request_.max_relative_error() >= 0)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("max_relative_error ", request_.max_relative_error(), " is no error"));
-  }
-  if (request_.has_decode()) {
-    if (request_.order() == v1::GetRequest::BY_LEVEL) {
-      return absl::InvalidArgumentError("order BY_LEVEL gives codes only: decoded tensors have no levels");
-    }
-    QUIRE_ASSIGN_OR_RETURN(decode_, FromProto(request_.decode().dtype()));
-  }
-  QUIRE_ASSIGN_OR_RETURN(view_, store_.Resolve(ns_, FromProto(request_.part())));
+  QUIRE_ASSIGN_OR_RETURN(CheckedGet get, CheckedGet::Of(store_, ns_, request_));
+  view_ = std::move(get.view);
+  identities_ = std::move(get.identities);
+  decode_ = get.decode;
   return absl::OkStatus();
 }
 
@@ -48,10 +35,7 @@ absl::StatusOr<std::optional<GetStream::Source>> GetStream::Open(uint32_t block)
   absl::StatusOr<OpenedBlock> opened = store_.Open(view_, identities_[block]);
   stream_.Progress();
   if (opened.ok()) {
-    int present = opened->reader.levels();
-    const BlockHeader& header = opened->reader.header();
-    int levels = std::min(LevelsForBits(header, present, request_.max_bits()),
-                          LevelsForError(header, present, request_.max_relative_error()));
+    int levels = LevelsAskedFor(request_, opened->reader.header(), opened->reader.levels());
     return Source{block, levels, *std::move(opened)};
   }
   if (!absl::IsNotFound(opened.status()) && !absl::IsDataLoss(opened.status())) return opened.status();

@@ -6,7 +6,10 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "services/store/api/limits.h"
+#include "services/store/engine/put_session.h"
 #include "services/store/server/arena_calls.h"
+#include "services/store/server/device_get.h"
+#include "services/store/server/device_put.h"
 #include "services/store/server/get_stream.h"
 #include "services/store/wire/convert.h"
 
@@ -127,11 +130,13 @@ absl::Status KvService::DoPut(const grpc::ServerContext& context, StreamWatch::S
   QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<Arena> arena,
                          ArenaNamed(arenas_, owner, request.announce().arena()));
   QUIRE_ASSIGN_OR_RETURN(Announce announce, AnnounceFromProto(std::move(ns), request.announce()));
-  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<PutSession> session,
-                         store_.BeginPut(announce.ns, announce.blocks, announce.options));
+  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<LocalPutSession> session,
+                         store_.BeginLocalPut(announce.ns, announce.blocks, announce.options));
   Arrived arrived(announce.blocks, session->wanted());
   response.mutable_wanted()->mutable_blocks()->Add(session->wanted().begin(), session->wanted().end());
   if (!messages.Write(response)) return stream.Broken();
+  if (arena != nullptr && arena->on_device())
+    return DevicePut(*session, announce.blocks, *arena, messages, stream).Run();
 
   while (messages.Read(&request)) {
     stream.Progress();
@@ -167,7 +172,10 @@ absl::Status KvService::DoGet(const grpc::ServerContext& context, StreamWatch::S
   QUIRE_ASSIGN_OR_RETURN(Namespace ns, access_.Resolve(context, request.namespace_()));
   QUIRE_ASSIGN_OR_RETURN(std::string owner, access_.UserName(context));
   QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<Arena> arena, ArenaNamed(arenas_, owner, request.arena()));
+  const bool to_device = arena != nullptr && arena->on_device();
   QUIRE_ASSIGN_OR_RETURN(ArenaPlacer placer, ArenaPlacer::Create(std::move(arena), request));
+  if (to_device || (store_.device() != nullptr && request.has_decode()))
+    return DeviceGet(store_, std::move(ns), request, std::move(placer), writer, stream).Run();
   return GetStream(store_, std::move(ns), request, std::move(placer), writer, stream).Run();
 }
 
@@ -229,11 +237,10 @@ grpc::Status KvService::AttachArena(grpc::ServerContext* context, const v1::Atta
   RpcMetrics::Call call = metrics_.Start("AttachArena");
   absl::StatusOr<std::string> owner = access_.UserName(*context);
   if (!owner.ok()) return call.Done(owner.status());
-  if (request->has_device()) return call.Done(absl::FailedPreconditionError("this store has no GPU"));
   if (arenas_ == nullptr) return call.Done(absl::FailedPreconditionError("this store hands out no arenas"));
   if (gate_.closed()) return call.Done(DrainGate::Draining());
   StreamWatch::Stream stream(watch_, *context);
-  return call.Done(ServeArena(*arenas_, *owner, *request, gate_, *context, *writer, stream));
+  return call.Done(ServeArena(*arenas_, store_.device(), *owner, *request, gate_, *context, *writer, stream));
 }
 
 }  // namespace quire::store

@@ -39,7 +39,7 @@ struct StoreServices::Impl {
         watchers(options.max_watchers),
         arenas(StartArenas(options.arena)),
         kv(*store, access, metrics, watch, watchers, gate, arenas.get()),
-        codec(access, metrics, watch, options.max_codec_block_bytes),
+        codec(*store, access, metrics, watch, options.max_codec_block_bytes),
         drainer(*store, gate, watchers, watch),
         admin(*store, access, metrics, watch, drainer) {}
 
