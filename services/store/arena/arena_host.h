@@ -91,6 +91,7 @@ class ArenaHost {
   const std::string& socket() const { return socket_; }
   const ArenaOptions& options() const { return options_; }
   uint64_t used_bytes() const { return budget_->bytes.load(std::memory_order_relaxed); }
+  uint32_t arenas() const { return budget_->arenas.load(std::memory_order_relaxed); }
 
   // `bytes` is rounded up to pages. INVALID_ARGUMENT for 0; RESOURCE_EXHAUSTED over a limit.
   absl::StatusOr<std::shared_ptr<Arena>> Create(const std::string& owner, uint64_t bytes);

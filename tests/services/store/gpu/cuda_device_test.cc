@@ -2,17 +2,16 @@
 // between processes and checked.
 #include "services/store/gpu/cuda_device.h"
 
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
-#include <cstdio>
+#include <cstdlib>
 #include <limits>
 #include <random>
 
 #include "cuda/memory.h"
 #include "gmock/gmock.h"
 #include "services/store/engine/raw_form.h"
+#include "tests/services/store/gpu/other_process.h"
 
 namespace quire::store {
 namespace {
@@ -226,54 +225,6 @@ TEST_F(CudaDeviceTest, PinsMemoryOfOthers) {
   EXPECT_TRUE(device_->PinHost(memory).ok());
 }
 
-// Another process of this binary that has a buffer on the same GPU.
-class OtherProcess {
- public:
-  OtherProcess() {
-    int to[2], from[2];
-    if (pipe(to) != 0 || pipe(from) != 0) std::abort();
-    pid_ = fork();
-    if (pid_ == 0) {
-      dup2(to[0], 0);
-      dup2(from[1], 1);
-      for (int fd : {to[0], to[1], from[0], from[1]}) close(fd);
-      setenv("QUIRE_SHARE_A_BUFFER", "1", 1);
-      execl("/proc/self/exe", "shares-a-buffer", static_cast<char*>(nullptr));
-      _exit(1);
-    }
-    close(to[0]);
-    close(from[1]);
-    out_ = to[1];
-    in_ = from[0];
-  }
-  ~OtherProcess() {
-    Kill();
-    close(in_);
-    close(out_);
-  }
-  void Kill() {
-    if (pid_ == 0) return;
-    kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
-    pid_ = 0;
-  }
-  std::string Read(size_t bytes) {
-    std::string text(bytes, 0);
-    size_t at = 0;
-    while (at < bytes) {
-      ssize_t n = read(in_, text.data() + at, bytes - at);
-      if (n <= 0) return "";
-      at += static_cast<size_t>(n);
-    }
-    return text;
-  }
-  bool Say(char c) { return write(out_, &c, 1) == 1; }
-
- private:
-  pid_t pid_ = 0;
-  int in_ = -1, out_ = -1;
-};
-
 constexpr uint64_t kSharedBytes = 3 << 20, kSharedAt = 1 << 20;
 
 // In the other process: tells its buffer's name, then, when asked, what the buffer's first byte is.
@@ -297,7 +248,7 @@ int ShareABuffer() {
 }
 
 TEST_F(CudaDeviceTest, OpensABufferOfAnotherProcess) {
-  OtherProcess other;
+  OtherProcess other("QUIRE_SHARE_A_BUFFER", "1");
   std::string text = other.Read(80);
   if (text.empty()) GTEST_SKIP() << "no second process can use the GPU here";
   DeviceBufferName name{text.substr(0, 64), kSharedAt, kSharedBytes, text.substr(64)};
