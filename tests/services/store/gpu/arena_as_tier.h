@@ -25,12 +25,11 @@ class ArenaAsTier : public ObjectTier {
     QUIRE_RETURN_IF_ERROR(record.Validate());
     if (object.size() != record.bytes())
       return absl::InvalidArgumentError(absl::StrCat("an object of ", object.size(), " bytes"));
-    QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<TierObject> room, arena_->Stage(object.size()));
-    uint64_t half = object.size() / 2;  // as a put's chunks come
-    QUIRE_RETURN_IF_ERROR(room->Write(0, object.first(half)));
-    QUIRE_RETURN_IF_ERROR(room->Write(half, object.subspan(half)));
-    room->Seal();
-    Entry entry{record, std::move(room)};
+    absl::StatusOr<std::shared_ptr<TierObject>> room = arena_->Stage(object.size());
+    if (!room.ok()) return Overwrite(name, record, object, room.status());
+    QUIRE_RETURN_IF_ERROR(Fill(**room, object));
+    (*room)->Seal();
+    Entry entry{record, *std::move(room)};
     std::lock_guard lock(mu_);
     std::swap(entries_[name], entry);
     return absl::OkStatus();
@@ -83,12 +82,30 @@ class ArenaAsTier : public ObjectTier {
     ObjectRecord record;
     std::shared_ptr<TierObject> room;
   };
+  static absl::Status Fill(TierObject& room, Bytes object) {
+    uint64_t half = object.size() / 2;  // as a put's chunks come
+    QUIRE_RETURN_IF_ERROR(room.Write(0, object.first(half)));
+    return room.Write(half, object.subspan(half));
+  }
+  // Where there is no other room: what replaces an object no smaller takes its place.
+  absl::Status Overwrite(const ObjectName& name, const ObjectRecord& record, Bytes object,
+                         const absl::Status& full) {
+    std::lock_guard lock(mu_);  // so nobody reads it
+    auto it = entries_.find(name);
+    if (it == entries_.end() || it->second.room->bytes() < object.size()) return full;
+    QUIRE_RETURN_IF_ERROR(Fill(*it->second.room, object));
+    if (it->second.room->bytes() > object.size()) it->second.room->Shrink(object.size());
+    it->second.record = record;
+    return absl::OkStatus();
+  }
   absl::Status ReadOne(ReadRequest& request) {
     std::lock_guard lock(mu_);  // Shrink may not meet a reader
     auto it = entries_.find(request.name);
     if (it == entries_.end()) return absl::NotFoundError("no such object");
     const ObjectRecord& record = it->second.record;
-    if (request.levels < 1 || request.levels > static_cast<int>(record.levels) ||
+    if (request.levels < 1 || request.levels > kMaxLevels)
+      return absl::InvalidArgumentError(absl::StrCat(request.levels, " levels"));
+    if (request.levels > static_cast<int>(record.levels) ||
         request.out.size() != record.ends[static_cast<size_t>(request.levels) - 1])
       return absl::NotFoundError("not what is stored");
     QUIRE_ASSIGN_OR_RETURN(PinnedBytes pinned, it->second.room->Read());

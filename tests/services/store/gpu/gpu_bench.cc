@@ -44,8 +44,8 @@ T Check(absl::StatusOr<T> value) {
 }
 
 struct Options {
-  uint32_t blocks = 256, batch = 64;
-  int runs = 9;
+  uint32_t blocks = 128, batch = 64;
+  int runs = 5;
 };
 
 // Median seconds after two warm-ups.
@@ -75,9 +75,9 @@ class Bench {
     out_ = Check(device_->Allocate(raw_bytes_));
     FillRaw();
     LocalStoreOptions store;
-    store.host_bytes = uint64_t{2} << 30;
+    store.host_bytes = uint64_t{1} << 30;
     store.host_prefault = true;
-    store.gpu = Check(DeviceTier::Create(device_, uint64_t{8} << 30));
+    store.gpu = Check(DeviceTier::Create(device_, uint64_t{3} << 30));
     store.max_announced_bytes = uint64_t{1} << 40;
     store_ = Check(LocalStore::Create(store));
     ns_.fingerprint = Check(store_->RegisterLayout(layout_));
@@ -91,6 +91,7 @@ class Bench {
     PutOne();
     Gets();
     Through();
+    Flood();
     PrintTable();
   }
 
@@ -191,22 +192,46 @@ class Bench {
     return salt;
   }
 
+  std::vector<Digest> Salted(const Digest& salt) const {
+    std::vector<Digest> keys = keys_;
+    for (Digest& key : keys) {
+      for (size_t b = 0; b < 8; ++b) key.bytes[b] ^= salt.bytes[b];
+    }
+    return keys;
+  }
+  // Seconds of one put of a chain by each session; what it stored is deleted after, unless `flood`.
+  double PutSeconds(uint32_t batch, int threads, bool flood) {
+    std::vector<Digest> salts(static_cast<size_t>(threads));
+    auto put = [&] {
+      for (Digest& salt : salts) salt = NextSalt();
+      std::vector<std::thread> pool;
+      for (int t = 1; t < threads; ++t)
+        pool.emplace_back([&, t] { PutAll(salts[static_cast<size_t>(t)], batch); });
+      PutAll(salts[0], batch);
+      for (std::thread& thread : pool) thread.join();
+    };
+    return Seconds(options_.runs, put, [&] {
+      Check(store_->AwaitMoved(std::chrono::milliseconds(60'000)));
+      for (const Digest& salt : salts) {
+        if (!flood) Check(store_->Delete(ns_, Salted(salt), true).status());
+      }
+    });
+  }
   void Puts() {
+    const std::string what = "tq:k4v4, 8 MiB raw a block, checksums and commit included";
     for (uint32_t batch : {1u, 16u, options_.batch}) {
       for (int threads : {1, 2, 4}) {
-        double s = Seconds(options_.runs, [&] {
-          std::vector<Digest> salts;
-          for (int t = 0; t < threads; ++t) salts.push_back(NextSalt());
-          std::vector<std::thread> pool;
-          for (int t = 1; t < threads; ++t) pool.emplace_back([&, t] { PutAll(salts[t], batch); });
-          PutAll(salts[0], batch);
-          for (std::thread& thread : pool) thread.join();
-        });
+        double s = PutSeconds(batch, threads, false);
         Report(absl::StrCat("put raw, ", batch, " a batch, ", threads, " sessions"),
-               static_cast<double>(raw_bytes_) * threads / s * 1e-9, "device copy", copy_,
-               "tq:k4v4, 8 MiB raw a block, checksums and commit included; the tier evicts to the host");
+               static_cast<double>(raw_bytes_) * threads / s * 1e-9, "device copy", copy_, what);
       }
     }
+  }
+  // Into a full tier: what is there goes down to the host's arena, which is full after a while too.
+  void Flood() {
+    double s = PutSeconds(16, 2, true);
+    Report("put raw into full tiers", static_cast<double>(raw_bytes_) * 2 / s * 1e-9, "device copy", copy_,
+           "16 a batch, 2 sessions");
   }
   // The chain that is then read.
   void PutOne() { PutAll(Digest(), options_.batch); }
