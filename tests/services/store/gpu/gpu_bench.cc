@@ -1,5 +1,5 @@
 // The store's device tier on a GPU beside what the device and its link can do, as JSON lines and a table
-// (DESIGN.md, "What counts as measured"). In one process, without gRPC.
+// (DESIGN.md, "What counts as measured"): in one process, and over gRPC from another on the same GPU.
 //
 //   quire-gpu-bench [--blocks=N] [--batch=N] [--runs=N]
 #include <algorithm>
@@ -18,11 +18,16 @@
 #include "core/block/keys.h"
 #include "cuda/memory.h"
 #include "cuda/stream.h"
+#include "services/runtime/metrics.h"
+#include "services/runtime/server.h"
 #include "services/store/engine/device_tier.h"
 #include "services/store/engine/local_store.h"
 #include "services/store/engine/put_session.h"
 #include "services/store/engine/raw_form.h"
 #include "services/store/gpu/cuda_device.h"
+#include "services/store/server/store_services.h"
+#include "tests/services/store/gpu/ipc_client.h"
+#include "tests/services/store/gpu/other_process.h"
 
 namespace quire::store {
 namespace {
@@ -91,6 +96,7 @@ class Bench {
     PutOne();
     Gets();
     Through();
+    Ipc();
     Flood();
     PrintTable();
   }
@@ -357,6 +363,25 @@ class Bench {
     Report("put raw from the host", raw / put, "pinned copy, up", up_, "one session, block by block");
   }
 
+  // A client in another process, over gRPC, whose KV is in a buffer of its own on the GPU.
+  void Ipc() {
+    auto registry = runtime::NewRegistry();
+    StoreServices services(store_, *registry, {});
+    auto server = Check(runtime::Server::Start({}, services.services()));
+    {
+      OtherProcess client(kBenchClient,
+                          absl::StrCat(server->address(), " ", options_.blocks, " ", options_.runs));
+      for (std::string line = client.Line(); !line.empty() && line != "end"; line = client.Line()) {
+        size_t space = line.find(' ');
+        double seconds = std::atof(line.substr(space + 1).c_str());
+        Report("client by IPC, " + line.substr(0, space), static_cast<double>(raw_bytes_) / seconds * 1e-9,
+               "device copy", copy_, "one gRPC call, bytes through the client's buffer on the GPU");
+      }
+      if (client.Wait() != 0) Fail("the client failed");
+    }
+    server->Shutdown(std::chrono::milliseconds(0));
+  }
+
   const Options options_;
   std::shared_ptr<CudaDevice> device_;
   Layout layout_;
@@ -377,6 +402,7 @@ class Bench {
 }  // namespace quire::store
 
 int main(int argc, char** argv) {
+  if (const char* task = std::getenv(quire::store::kBenchClient)) return quire::store::RunBenchClient(task);
   quire::store::Options options;
   for (int i = 1; i < argc; ++i) {
     std::string arg = argv[i];
