@@ -141,6 +141,9 @@ class DeviceStore : public testing::TestWithParam<DeviceBackend> {
   std::shared_ptr<LocalStore> store_;
 };
 
+// Files that only want the fixture's parts include this, too.
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(DeviceStore);
+
 // At 4 bits a coordinate the mean squared error is below a hundredth of the vector's.
 inline constexpr double kFourBits = 0.0125;
 
