@@ -62,11 +62,14 @@ void ExtentAllocator::RemoveFree(uint32_t index) {
   record.size_free &= ~uint64_t{1};
 }
 
-std::optional<uint32_t> ExtentAllocator::FindFree(uint64_t size) const {
+std::optional<uint32_t> ExtentAllocator::FindFree(uint64_t size, uint32_t beside) const {
+  auto usable = [&](uint32_t i) {
+    return beside == kNone || (records_[i].below != beside && records_[i].above != beside);
+  };
   Class c = ClassOf(size);
   uint32_t index = heads_[c.first][c.second];
   for (int i = 0; i < kExactTries && index != kNone; ++i, index = records_[index].next_free) {
-    if (records_[index].size() >= size) return index;
+    if (records_[index].size() >= size && usable(index)) return index;
   }
   // Everything in a class above is large enough.
   uint32_t second = c.second + 1 < kSecond ? second_bits_[c.first] & (~uint32_t{0} << (c.second + 1)) : 0;
@@ -77,7 +80,10 @@ std::optional<uint32_t> ExtentAllocator::FindFree(uint64_t size) const {
     first = std::countr_zero(above);
     second = second_bits_[first];
   }
-  return heads_[first][std::countr_zero(second)];
+  index = heads_[first][std::countr_zero(second)];
+  while (index != kNone && !usable(index)) index = records_[index].next_free;  // two at most are not
+  if (index == kNone) return std::nullopt;
+  return index;
 }
 
 void ExtentAllocator::SplitAbove(uint32_t index, uint64_t size) {
@@ -124,15 +130,19 @@ std::optional<ExtentAllocator::Handle> ExtentAllocator::Allocate(uint64_t bytes)
 void ExtentAllocator::Free(Handle handle) {
   used_ -= records_[handle].size() + kRecordBytes;
   --objects_;
-  MergeAbove(handle);
-  uint32_t lower = records_[handle].below;
+  Release(handle);
+}
+
+void ExtentAllocator::Release(uint32_t index) {
+  MergeAbove(index);
+  uint32_t lower = records_[index].below;
   if (lower != kNone && records_[lower].free()) {
     RemoveFree(lower);
-    PushFree(handle);  // so that MergeAbove may take it in
+    PushFree(index);  // so that MergeAbove may take it in
     MergeAbove(lower);
-    handle = lower;
+    index = lower;
   }
-  PushFree(handle);
+  PushFree(index);
 }
 
 void ExtentAllocator::Shrink(Handle handle, uint64_t bytes) {
@@ -181,6 +191,55 @@ void ExtentAllocator::SlideDown(Handle free, Handle object) {
   if (f.above != kNone && records_[f.above].free()) MergeAbove(free);
   if (o.below == kNone) bottom_ = object;
   PushFree(free);
+}
+
+std::vector<ExtentAllocator::Handle> ExtentAllocator::LargestBelow(uint64_t bytes) const {
+  std::vector<Handle> found;
+  Class c = ClassOf(Round(bytes));
+  uint32_t second = second_bits_[c.first] & ((uint32_t{2} << c.second) - 1);
+  for (int first = c.first; found.size() < kMovesWeighed;) {
+    for (; second != 0 && found.size() < kMovesWeighed; second &= ~std::bit_floor(second)) {
+      uint32_t i = heads_[first][std::bit_width(second) - 1];
+      for (; i != kNone && found.size() < kMovesWeighed; i = records_[i].next_free) found.push_back(i);
+    }
+    uint64_t lower = first_bits_ & ((uint64_t{1} << first) - 1);
+    if (lower == 0) break;
+    first = std::bit_width(lower) - 1;
+    second = second_bits_[first];
+  }
+  return found;
+}
+
+std::optional<ExtentAllocator::Move> ExtentAllocator::MoveOff(Handle free, bool up) const {
+  auto next = [&](uint32_t i) { return up ? records_[i].above : records_[i].below; };
+  uint32_t object = next(free);
+  if (object == kNone) return std::nullopt;
+  uint64_t joined = records_[free].size() + records_[object].size();
+  if (uint32_t beyond = next(object); beyond != kNone && records_[beyond].free())
+    joined += records_[beyond].size();
+  std::optional<uint32_t> place = FindFree(records_[object].size(), object);
+  if (!place) return std::nullopt;
+  return Move{object, *place, joined};
+}
+
+void ExtentAllocator::Relocate(Handle object, Handle place) {
+  RemoveFree(place);
+  SplitAbove(place, records_[object].size());
+  // Two blocks of one size change places: the object's record must stay its own.
+  Record &o = records_[object], &p = records_[place];
+  std::swap(o.offset, p.offset);
+  std::swap(o.below, p.below);
+  std::swap(o.above, p.above);
+  for (uint32_t i : {object, place}) {
+    const Record& r = records_[i];
+    if (r.below != kNone) records_[r.below].above = i;
+    if (r.above != kNone) records_[r.above].below = i;
+    if (r.below == kNone) bottom_ = i;
+  }
+  for (uint32_t& cursor : cursors_) {
+    if (cursor == object || cursor == place) cursor = cursor == object ? place : object;
+  }
+  Release(place);
 }
 
 uint64_t ExtentAllocator::largest_free() const {

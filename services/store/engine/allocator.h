@@ -61,6 +61,27 @@ class ExtentAllocator {
   // takes in what is free above it. REQUIRES: `object` is above `free`.
   void SlideDown(Handle free, Handle object);
 
+  // A neighbour of a free block that has a place elsewhere: with it gone, the free block grows to `joined`.
+  struct Move {
+    Handle object, place;
+    uint64_t joined;
+  };
+  // What could be moved to get a free block of `bytes` at once; the largest free blocks are looked at, and
+  // `movable` says which objects may move. O(1).
+  template <typename Movable>
+  std::optional<Move> MoveFor(uint64_t bytes, const Movable& movable) const {
+    for (Handle free : LargestBelow(bytes)) {
+      for (bool up : {true, false}) {
+        std::optional<Move> move = MoveOff(free, up);
+        if (move && move->joined >= bytes && movable(move->object)) return move;
+      }
+    }
+    return std::nullopt;
+  }
+  // The object is at the lower end of `place` afterwards (the caller moves the bytes; the two do not
+  // overlap).
+  void Relocate(Handle object, Handle place);
+
   // Walks everything and tells whether the invariants hold. For tests; O(n).
   bool Consistent() const;
 
@@ -71,6 +92,7 @@ class ExtentAllocator {
   static constexpr int kSecond = 1 << kSecondBits;
   static constexpr int kFirst = 64 - kSecondBits;
   static constexpr int kExactTries = 16;
+  static constexpr size_t kMovesWeighed = 32;  // free blocks looked at for MoveFor
 
   struct Record {
     uint64_t offset = 0;
@@ -90,7 +112,11 @@ class ExtentAllocator {
   uint32_t NewRecord();
   void PushFree(uint32_t index);
   void RemoveFree(uint32_t index);
-  std::optional<uint32_t> FindFree(uint64_t size) const;
+  // None of `beside`'s neighbours, if that is given.
+  std::optional<uint32_t> FindFree(uint64_t size, uint32_t beside = kNone) const;
+  std::vector<Handle> LargestBelow(uint64_t bytes) const;
+  std::optional<Move> MoveOff(Handle free, bool up) const;
+  void Release(uint32_t index);                    // makes it free, joined with what is free beside it
   void SplitAbove(uint32_t index, uint64_t size);  // what is above `size` becomes a free block
   void MergeAbove(uint32_t index);                 // takes in the neighbour above, if that is free
 

@@ -46,7 +46,7 @@ class ArenaTier::Object : public TierObject, public std::enable_shared_from_this
   // REQUIRE: the tier's lock is held.
   bool movable() const { return pins_ == 0; }
   bool MoveTo(uint8_t* data) {
-    if (!tier_->SlideDown(data_, data, bytes_)) return false;
+    if (!tier_->Move(data_, data, bytes_)) return false;
     data_ = data;
     return true;
   }
@@ -69,16 +69,26 @@ std::shared_ptr<const uint8_t> ArenaTier::Hold(TierObject& object) {
 }
 
 bool ArenaTier::Gather(uint64_t bytes) {
-  // Objects that go cold together mostly stand together, so where one was cut its neighbours were, too, and a
-  // few moves make room. Elsewhere a byte found costs as many moved ones as there are to a free one: it is
-  // cheaper to leave the holes until they are many.
+  // Cheapest first. Sizes are few, so an object beside a hole often fits into another hole. Objects that go
+  // cold together mostly stand together, so where one was cut its neighbours were, too, and a few moves make
+  // room. Elsewhere a byte found costs as many moved ones as there are to a free one: it is cheaper to leave
+  // the holes until they are many.
   constexpr uint64_t kMovesNearby = 12, kMovesAnywhere = 64;  // bytes moved at most for each that is wanted
   constexpr int kObjectsDown = 16;
   using Cursor = ExtentAllocator::Cursor;
+  if (MoveAside(bytes)) return true;
   allocator_.StepDown(Cursor::kCut, kObjectsDown);
   if (SlideUp(Cursor::kCut, bytes, kMovesNearby * bytes)) return true;
   bool many_holes = (capacity_ - allocator_.used()) * kMovesAnywhere > capacity_;
   return many_holes && SlideUp(Cursor::kSweep, bytes, kMovesAnywhere * bytes);
+}
+
+bool ArenaTier::MoveAside(uint64_t bytes) {
+  auto movable = [&](ExtentAllocator::Handle handle) { return objects_[handle]->movable(); };
+  std::optional<ExtentAllocator::Move> move = allocator_.MoveFor(bytes, movable);
+  if (!move || !objects_[move->object]->MoveTo(base_ + allocator_.offset(move->place))) return false;
+  allocator_.Relocate(move->object, move->place);
+  return true;
 }
 
 bool ArenaTier::SlideUp(ExtentAllocator::Cursor cursor, uint64_t bytes, uint64_t budget) {

@@ -1,9 +1,10 @@
 // What the tiers in memory share: one arena, reserved when the store starts, and the objects in it.
 //
 // Objects lie in one piece each, so levels that were dropped and objects of other sizes leave holes that no
-// object fits into. When there is room enough but in no one place, the arena gathers it: it slides sealed,
-// unpinned objects down over a hole until the hole, which rises and takes in others on its way, is large
-// enough. To gather room for one object costs about the copying of a few.
+// object fits into. When there is room enough but in no one place, the arena gathers it: it moves a sealed,
+// unpinned object from beside a hole into another hole, or slides objects down over a hole until the hole,
+// which rises and takes in others on its way, is large enough. To gather room for one object costs about the
+// copying of a few.
 #pragma once
 
 #include <cstdint>
@@ -37,10 +38,12 @@ class ArenaTier : public StorageTier, public std::enable_shared_from_this<ArenaT
   virtual absl::Status CopyIn(Bytes from, uint8_t* to) = 0;
   // Bytes that the host can read; `held` keeps them where they are.
   virtual absl::StatusOr<PinnedBytes> View(std::shared_ptr<const uint8_t> held, uint64_t bytes) = 0;
-  // To a lower address; they may overlap. False: nothing was changed.
-  virtual bool SlideDown(const uint8_t* from, uint8_t* to, uint64_t bytes) = 0;
+  // They overlap only if `to` is the lower. False: nothing was changed.
+  virtual bool Move(const uint8_t* from, uint8_t* to, uint64_t bytes) = 0;
   // REQUIRE: mu_ is held. A free block of so many bytes; false if a bounded effort did not make one.
   bool Gather(uint64_t bytes);
+  // REQUIRE: mu_ is held. Moves one object from beside a hole into another, if that makes a hole of `bytes`.
+  bool MoveAside(uint64_t bytes);
   // REQUIRE: mu_ is held. Moves objects down into the holes under them, from the cursor on and at most
   // `budget` bytes, until a hole holds `bytes`.
   bool SlideUp(ExtentAllocator::Cursor cursor, uint64_t bytes, uint64_t budget);

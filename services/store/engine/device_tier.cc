@@ -52,9 +52,9 @@ absl::Status DeviceTier::Download(TierObject& object, MutableBytes out) {
   return device_->CopyAll({&down, 1});
 }
 
-bool DeviceTier::SlideDown(const uint8_t* from, uint8_t* to, uint64_t bytes) {
+bool DeviceTier::Move(const uint8_t* from, uint8_t* to, uint64_t bytes) {
   std::vector<Device::Copy> copies;
-  if (to + bytes <= from) {
+  if (to + bytes <= from || from + bytes <= to) {
     copies.push_back({from, to, bytes});
   } else {
     // Piece after piece, upwards, through the scratch: no piece is written over before it was read.

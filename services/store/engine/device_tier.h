@@ -35,7 +35,7 @@ class DeviceTier : public ArenaTier {
   bool host_reaches_it() const override { return false; }
   absl::Status CopyIn(Bytes from, uint8_t* to) override;
   absl::StatusOr<PinnedBytes> View(std::shared_ptr<const uint8_t> held, uint64_t bytes) override;
-  bool SlideDown(const uint8_t* from, uint8_t* to, uint64_t bytes) override;
+  bool Move(const uint8_t* from, uint8_t* to, uint64_t bytes) override;
 
   std::shared_ptr<Device> device_;
   std::shared_ptr<uint8_t> memory_;  // the arena, and the scratch that objects slide through

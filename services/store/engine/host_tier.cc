@@ -90,7 +90,7 @@ absl::StatusOr<PinnedBytes> HostTier::View(std::shared_ptr<const uint8_t> held, 
   return PinnedBytes{std::move(held), {data, bytes}};
 }
 
-bool HostTier::SlideDown(const uint8_t* from, uint8_t* to, uint64_t bytes) {
+bool HostTier::Move(const uint8_t* from, uint8_t* to, uint64_t bytes) {
   std::memmove(to, from, bytes);
   return true;
 }

@@ -29,7 +29,7 @@ class HostTier : public ArenaTier {
   bool host_reaches_it() const override { return true; }
   absl::Status CopyIn(Bytes from, uint8_t* to) override;
   absl::StatusOr<PinnedBytes> View(std::shared_ptr<const uint8_t> held, uint64_t bytes) override;
-  bool SlideDown(const uint8_t* from, uint8_t* to, uint64_t bytes) override;
+  bool Move(const uint8_t* from, uint8_t* to, uint64_t bytes) override;
 
   std::shared_ptr<const void> pinned_;
 };

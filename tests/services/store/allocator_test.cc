@@ -70,10 +70,55 @@ TEST(ExtentAllocator, ShrinkGivesTheEndBack) {
   EXPECT_TRUE(arena.Consistent());
 }
 
+TEST(ExtentAllocator, AnObjectBesideAHoleMovesIntoAnother) {
+  // Holes of one object's size here and there: with the object beside one of them in another, two fit.
+  constexpr uint64_t kBytes = 3200, kObjects = 20;
+  ExtentAllocator arena(kObjects * kBytes);
+  std::vector<ExtentAllocator::Handle> objects;
+  for (uint64_t i = 0; i < kObjects; ++i) objects.push_back(*arena.Allocate(kBytes));
+  auto movable = [&](ExtentAllocator::Handle handle) { return handle == objects[6]; };
+  arena.Free(objects[7]);
+  EXPECT_FALSE(arena.MoveFor(2 * kBytes, movable)) << "there is no other hole";
+  arena.Free(objects[15]);
+  EXPECT_FALSE(arena.Allocate(2 * kBytes));
+  EXPECT_FALSE(arena.MoveFor(2 * kBytes, [](auto) { return false; }));
+  EXPECT_FALSE(arena.MoveFor(2 * kBytes + 1, movable)) << "one move does not make that";
+  auto move = arena.MoveFor(2 * kBytes, movable);
+  ASSERT_TRUE(move);
+  EXPECT_EQ(move->object, objects[6]);
+  EXPECT_EQ(arena.offset(move->place), 15 * kBytes);
+  arena.Relocate(move->object, move->place);
+  EXPECT_EQ(arena.offset(objects[6]), 15 * kBytes);
+  EXPECT_TRUE(arena.Consistent());
+  auto wide = arena.Allocate(2 * kBytes);
+  ASSERT_TRUE(wide);
+  EXPECT_EQ(arena.offset(*wide), 6 * kBytes);
+  EXPECT_EQ(arena.largest_free(), 0u);
+}
+
 struct Live {
   ExtentAllocator::Handle handle;
   uint64_t bytes;
 };
+
+// Makes the move that the arena proposes for `bytes`, if any, and checks what it does.
+void MoveAside(ExtentAllocator& arena, std::map<uint64_t, Live>& model, uint64_t bytes) {
+  std::map<ExtentAllocator::Handle, uint64_t> at;
+  for (const auto& [offset, live] : model) at[live.handle] = offset;
+  auto move = arena.MoveFor(bytes, [&](auto handle) { return at.contains(handle); });
+  if (!move) return;
+  uint64_t from = at.at(move->object), to = arena.offset(move->place), size = arena.size(move->object);
+  ASSERT_GE(arena.size(move->place), size);
+  ASSERT_TRUE(to + size < from || from + size < to) << "the place is beside the object";
+  arena.Relocate(move->object, move->place);
+  ASSERT_EQ(arena.offset(move->object), to);
+  ASSERT_EQ(arena.size(move->object), size);
+  ASSERT_GE(arena.largest_free(), bytes);
+  auto node = model.extract(from);
+  node.key() = to;
+  model.insert(std::move(node));
+  ASSERT_TRUE(arena.Consistent());
+}
 
 // Every operation is checked: no overlap, within the arena, exact charge; the invariants now and then.
 void Churn(uint32_t seed, uint64_t capacity, uint64_t least, uint64_t most, int steps) {
@@ -90,6 +135,7 @@ void Churn(uint32_t seed, uint64_t capacity, uint64_t least, uint64_t most, int 
       if (!handle) {
         ASSERT_LE(arena.largest_free(), bytes + bytes / 16 + kGranule)
             << "a free block that clearly fits was not found";
+        ASSERT_NO_FATAL_FAILURE(MoveAside(arena, model, bytes));
         continue;
       }
       uint64_t begin = arena.offset(*handle), end = begin + arena.size(*handle);
