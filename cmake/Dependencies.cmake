@@ -21,6 +21,8 @@ pkg_check_modules(cairo REQUIRED IMPORTED_TARGET cairo)  # quire-eval's plots
 find_library(QUIRE_LIB_rocksdb rocksdb REQUIRED)  # the disk tier; shared, for it brings five compressors that we do not use
 add_library(rocksdb INTERFACE)
 target_link_libraries(rocksdb INTERFACE ${QUIRE_LIB_rocksdb})
+# The binaries' allocator: what threads free goes back to the kernel, which glibc keeps for good; large buffers are kept warm.
+find_library(QUIRE_LIB_jemalloc libjemalloc_pic.a REQUIRED)
 find_library(QUIRE_LIB_hiredis libhiredis.a REQUIRED)  # linked statically, as gRPC is
 find_program(QUIRE_GRPC_PLUGIN grpc_cpp_plugin REQUIRED)
 

@@ -12,7 +12,7 @@ build_packages=(
   g++ cmake ninja-build mold ccache pkg-config python3-venv ca-certificates curl
   libgrpc++-dev libgrpc-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libc-ares-dev libre2-dev
   libssl-dev zlib1g-dev libboost1.81-dev nlohmann-json3-dev libcli11-dev libspdlog-dev prometheus-cpp-dev
-  libhwy-dev libxxhash-dev libhiredis-dev librocksdb-dev libcairo2-dev libgtest-dev libgmock-dev libbenchmark-dev)
+  libhwy-dev libxxhash-dev libhiredis-dev librocksdb-dev libjemalloc-dev libcairo2-dev libgtest-dev libgmock-dev libbenchmark-dev)
 # The Redis server itself, under the name redis-check-rdb, without redis-server's service, user and unit: nothing is started or
 # enabled on this machine, and tests run servers of their own.
 test_packages=(redis-tools)

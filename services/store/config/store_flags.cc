@@ -36,6 +36,10 @@ void AddArenaFlags(CLI::App& app, StoreFlags& flags) {
       ->transform(CLI::AsSizeValue(false))
       ->capture_default_str();
   app.add_option("--max-tenants", flags.store.max_tenants, "Tenants known at a time")->capture_default_str();
+  app.add_option("--watch-events", flags.store.events.events_per_tenant,
+                 "Events of each tenant kept for Watch to replay, 40 bytes each")
+      ->check(CLI::Range(128, 1 << 22))
+      ->capture_default_str();
   app.add_flag("--enable-faults", flags.store.enable_faults, "Let StoreAdmin.InjectFault work; for tests");
 }
 

@@ -1,6 +1,5 @@
 #include "services/store/disk/disk_tier.h"
 
-#include <malloc.h>
 #include <rocksdb/write_batch.h>
 #include <spdlog/spdlog.h>
 
@@ -19,16 +18,6 @@ namespace {
 
 constexpr uint64_t kMinCapacity = 1 << 20;
 constexpr size_t kNamesPerBatch = 512;
-
-// RocksDB allocates buffers of an object's size for every read. By glibc's defaults each comes from the
-// kernel anew, and zeroing its pages takes longer than reading from a fast disk.
-void KeepLargeBuffers() {
-  static const bool kept = [] {
-    constexpr int kMmapFrom = 32 << 20, kTrimFrom = 64 << 20;
-    return mallopt(M_MMAP_THRESHOLD, kMmapFrom) == 1 && mallopt(M_TRIM_THRESHOLD, kTrimFrom) == 1;
-  }();
-  if (!kept) spdlog::debug("the allocator keeps its defaults");
-}
 
 Bytes LevelOf(const ObjectRecord& record, Bytes object, uint32_t level) {
   uint64_t begin = level == 0 ? 0 : record.ends[level - 1];
@@ -61,7 +50,6 @@ absl::Status CheckOptions(const DiskTierOptions& options) {
 
 absl::StatusOr<std::shared_ptr<DiskTier>> DiskTier::Open(const DiskTierOptions& options) {
   QUIRE_RETURN_IF_ERROR(CheckOptions(options));
-  KeepLargeBuffers();
   std::error_code error;
   std::filesystem::create_directories(options.folder, error);
   if (error) {

@@ -77,6 +77,7 @@ absl::StatusOr<std::shared_ptr<LocalStore>> LocalStore::Create(LocalStoreOptions
 LocalStore::LocalStore(LocalStoreOptions options, std::shared_ptr<StorageTier> arena)
     : options_(std::move(options)),
       registry_(options_.registry),
+      events_(options_.events),
       counters_(*registry_, events_),
       tenants_(options_.tenant_secret, options_.max_tenants,
                {options_.default_quota_bytes, options_.floor_levels}),

@@ -53,6 +53,7 @@ struct LocalStoreOptions {
   uint64_t max_staged_raw_bytes = uint64_t{256}
                                   << 20;  // raw KV received and not yet encoded, over all sessions
   uint32_t max_tenants = 65536;
+  EventLog::Options events;
   bool enable_faults = false;                      // InjectFault works
   std::shared_ptr<FaultPoints> faults;             // shared with the tiers; null: of its own
   std::shared_ptr<prometheus::Registry> registry;  // null: one of its own
