@@ -83,7 +83,7 @@ void StoreCounters::Stored(const BlockName& name, const StoredObject& object) {
 
 void StoreCounters::Adopted(const StoredObject& object) { Hold(object, 1); }
 
-void StoreCounters::Removed(const BlockName& name, const StoredObject& object, Gone why, bool last) {
+void StoreCounters::Removed(const BlockName& name, const StoredObject& object, Gone why) {
   switch (why) {
     case Gone::kEvicted:
       blocks_evicted.fetch_add(1, std::memory_order_relaxed);
@@ -104,8 +104,9 @@ void StoreCounters::Removed(const BlockName& name, const StoredObject& object, G
       break;
   }
   Tell(name, StoreEvent::Kind::kRemoved, object.tier, 0);
-  if (last) Hold(object, -1);
 }
+
+void StoreCounters::Released(const StoredObject& object) { Hold(object, -1); }
 
 void StoreCounters::Degraded(const BlockName& name, Tier tier, uint32_t levels) {
   levels_dropped.fetch_add(1, std::memory_order_relaxed);

@@ -28,8 +28,9 @@ class StoreCounters {
   void Stored(const BlockName& name, const StoredObject& object);
   void Adopted(const StoredObject& object);
   enum class Gone : uint8_t { kEvicted, kDeleted, kCorrupt, kExpired, kVanished };
-  // A copy was taken out; `last`: the block with it.
-  void Removed(const BlockName& name, const StoredObject& object, Gone why, bool last);
+  // Copies of a block were taken out, this one among them.
+  void Removed(const BlockName& name, const StoredObject& object, Gone why);
+  void Released(const StoredObject& object);  // no copy of the object is left
   void Degraded(const BlockName& name, Tier tier, uint32_t levels);
   void Moved(const BlockName& name, Tier to, uint32_t levels);
   void Fetched(Tier from, uint64_t bytes);

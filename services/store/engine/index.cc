@@ -19,9 +19,11 @@ const StoredObjectPtr* BlockIndex::Node::Covering(const Part& part, std::optiona
   return best;
 }
 
-bool BlockIndex::Node::Expired(int64_t now_unix_ms) const {
-  int64_t expires = copies.empty() ? 0 : copies.front()->record.expires_ms;
-  return expires != 0 && expires <= now_unix_ms;
+bool BlockIndex::Node::Expired(int64_t now_unix_ms, int64_t now_ms) const {
+  if (copies.empty() || pins > 0 || leased_until.load(std::memory_order_relaxed) > now_ms) return false;
+  return std::all_of(copies.begin(), copies.end(), [&](const StoredObjectPtr& copy) {
+    return copy->record.expires_ms != 0 && copy->record.expires_ms <= now_unix_ms;
+  });
 }
 
 bool BlockIndex::Node::HasCopyBelow(size_t slot) const {
@@ -104,7 +106,7 @@ BlockState BlockIndex::Look(const BlockName& name, const Part& part, const Mark&
   Node* node = shard.Find(name);
   if (node == nullptr) return state;
   const StoredObjectPtr* object = node->Covering(part);
-  if (object == nullptr || node->Expired(mark.now_unix_ms)) {
+  if (object == nullptr || node->Expired(mark.now_unix_ms, mark.now_ms)) {
     if (node->writers > 0) state.state = BlockState::kPending;
     return state;
   }
@@ -127,7 +129,7 @@ StoredObjectPtr BlockIndex::Open(const BlockName& name, const BlockIdentity& ide
   Shard& shard = ShardOf(name);
   std::lock_guard lock(shard.mu);
   Node* node = shard.Find(name);
-  if (node == nullptr || !node->is(identity) || node->Expired(mark.now_unix_ms)) return nullptr;
+  if (node == nullptr || !node->is(identity) || node->Expired(mark.now_unix_ms, mark.now_ms)) return nullptr;
   const StoredObjectPtr* object = node->Covering(part);
   if (object == nullptr) return nullptr;
   node->usage.Touch(mark.tick);
@@ -166,7 +168,7 @@ absl::StatusOr<bool> BlockIndex::Announce(const BlockName& name, const BlockIden
   if (Node* node = shard.Find(name); node != nullptr && node->linked) {
     if (!node->is(identity))
       return absl::InvalidArgumentError("the block is stored with another parent or index");
-    if (node->Covering(part) != nullptr && !node->Expired(mark.now_unix_ms)) {
+    if (node->Covering(part) != nullptr && !node->Expired(mark.now_unix_ms, mark.now_ms)) {
       node->usage.Touch(mark.tick);
       return false;
     }
@@ -418,12 +420,7 @@ void BlockIndex::Reconsider(const BlockName& name) {
 std::vector<StoredObjectPtr> BlockIndex::TakeExpired(const BlockName& name, int64_t now_unix_ms,
                                                      int64_t now_ms) {
   return TakeCopies(
-      name,
-      [&](Node* node) {
-        return node->Expired(now_unix_ms) && node->pins == 0 &&
-               node->leased_until.load(std::memory_order_relaxed) <= now_ms;
-      },
-      std::nullopt);
+      name, [&](Node* node) { return node->Expired(now_unix_ms, now_ms); }, std::nullopt);
 }
 
 bool BlockIndex::Drop(const BlockName& name, const StoredObjectPtr& object) {

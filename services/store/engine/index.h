@@ -67,7 +67,8 @@ class BlockIndex {
   struct Mark {
     uint64_t tick = 0;
     int64_t leased_until = 0;  // ms; 0: no lease
-    int64_t now_unix_ms = 0;   // expired blocks are not found
+    int64_t now_unix_ms = 0;   // expired blocks are not found, unless pinned or
+    int64_t now_ms = 0;        // leased beyond this
   };
   // Fills state, tier, levels, codec and bytes of the copy a reader would get; marks the block if it is
   // there.
@@ -131,7 +132,8 @@ class BlockIndex {
   bool Unpin(const BlockName& name);
   // A block that a ledger named and that stayed: it is a candidate again, if it may be.
   void Reconsider(const BlockName& name);
-  // Takes a block out whose time is up; one that is leased or pinned stays, but is not found any more.
+  // Takes a block out whose time is up; one that is leased or pinned stays, and is found until it is so no
+  // more.
   std::vector<StoredObjectPtr> TakeExpired(const BlockName& name, int64_t now_unix_ms, int64_t now_ms);
   // Takes one copy out (its bytes are wrong). False if it was gone.
   bool Drop(const BlockName& name, const StoredObjectPtr& object);
@@ -164,7 +166,8 @@ class BlockIndex {
     bool is(const BlockIdentity& i) const { return !linked || (parent == i.parent && index == i.index); }
     // The copy of the fastest tier that covers the part, the smallest where it has several.
     const StoredObjectPtr* Covering(const Part& part, std::optional<Tier> tier = {}) const;
-    bool Expired(int64_t now_unix_ms) const;
+    // All its copies' time is up, and nobody was promised that it stays.
+    bool Expired(int64_t now_unix_ms, int64_t now_ms) const;
     bool HasCopyBelow(size_t slot) const;
   };
   struct Shard {

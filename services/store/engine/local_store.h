@@ -203,7 +203,9 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
   // The tenant that a reader's blocks belong to, made known where other stores may have written for it; none:
   // it has nothing.
   absl::StatusOr<std::optional<uint32_t>> ReaderOf(const View& view);
-  BlockIndex::Mark MarkAt(uint64_t tick) const { return {tick, 0, options_.now_unix_ms()}; }
+  BlockIndex::Mark MarkAt(uint64_t tick) const {
+    return {tick, 0, options_.now_unix_ms(), options_.now_ms()};
+  }
 
   const LocalStoreOptions options_;
   std::shared_ptr<prometheus::Registry> registry_;

@@ -129,6 +129,9 @@ absl::Status Placement::WriteTo(Lower& lower, const BlockName& name, const Store
 }
 
 absl::Status Placement::BeforeCommit(const BlockName& name, const StoredObjectPtr& object) {
+  // Of a block that was announced because its time was up nothing is to stay that would keep this from being
+  // found.
+  RemoveIfExpired(name);
   Lower* disk = LowerOf(Tier::kDisk);
   if (!options_.write_through || disk == nullptr) return absl::OkStatus();
   return WriteTo(*disk, name, object, /*visible=*/false);
@@ -161,7 +164,8 @@ void Placement::AfterCommit(const BlockName& name, const StoredObjectPtr& object
 
 void Placement::Discard(const BlockName& name, const std::vector<StoredObjectPtr>& copies,
                         StoreCounters::Gone why) {
-  bool last = !copies.empty() && index_->Peek(name, copies.front()->part) == nullptr;
+  if (copies.empty()) return;
+  CountReleased(name, copies);
   for (const StoredObjectPtr& copy : copies) {
     if (Lower* lower = LowerOf(copy->tier)) {
       ObjectName object = Named(name, copy->part);
@@ -174,8 +178,18 @@ void Placement::Discard(const BlockName& name, const std::vector<StoredObjectPtr
       }
     }
   }
-  if (copies.empty()) return;
-  counters_.Removed(name, *copies.front(), why, last);
+  counters_.Removed(name, *copies.front(), why);
+}
+
+void Placement::CountReleased(const BlockName& name, std::span<const StoredObjectPtr> copies) {
+  const std::vector<std::pair<Part, Tier>> left = index_->CopiesOf(name);
+  for (size_t i = 0; i < copies.size(); ++i) {
+    const Part& part = copies[i]->part;
+    bool held = std::any_of(left.begin(), left.end(), [&](const auto& copy) { return copy.first == part; });
+    bool counted = std::any_of(copies.begin(), copies.begin() + static_cast<ptrdiff_t>(i),
+                               [&](const StoredObjectPtr& before) { return before->part == part; });
+    if (!held && !counted) counters_.Released(*copies[i]);
+  }
 }
 
 void Placement::DropCorrupt(const BlockName& name, const StoredObjectPtr& copy) {
@@ -202,9 +216,13 @@ void Placement::SweepExpired() {
       expiries_.erase(expiries_.begin());
       next_expiry_.store(expiries_.empty() ? INT64_MAX : expiries_.begin()->first, std::memory_order_relaxed);
     }
-    std::vector<StoredObjectPtr> copies = index_->TakeExpired(name, now, options_.now_ms());
-    Discard(name, copies, StoreCounters::Gone::kExpired);
+    RemoveIfExpired(name);
   }
+}
+
+void Placement::RemoveIfExpired(const BlockName& name) {
+  std::vector<StoredObjectPtr> copies = index_->TakeExpired(name, options_.now_unix_ms(), options_.now_ms());
+  Discard(name, copies, StoreCounters::Gone::kExpired);
 }
 
 absl::Status Placement::Settle(std::chrono::milliseconds patience) {

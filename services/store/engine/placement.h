@@ -24,6 +24,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -87,7 +88,8 @@ class Placement {
   // quota.
   absl::Status Reserve(uint32_t tenant, uint64_t bytes);
 
-  // Before an object is visible, with write-through: writes it to the disk; otherwise does nothing.
+  // Before an object is visible: removes what was stored under its name and has expired; with write-through,
+  // writes it to the disk.
   absl::Status BeforeCommit(const BlockName& name, const StoredObjectPtr& object);
   // After it is: sees to it that slower tiers get it.
   void AfterCommit(const BlockName& name, const StoredObjectPtr& object);
@@ -117,14 +119,17 @@ class Placement {
 
   // Ends copies that were taken out of the index: removes them where they outlive the process.
   void Discard(const BlockName& name, const std::vector<StoredObjectPtr>& copies, StoreCounters::Gone why);
+  // Counts the parts among them of which no copy is left.
+  void CountReleased(const BlockName& name, std::span<const StoredObjectPtr> copies);
   // Takes one copy out, whose bytes are wrong.
   void DropCorrupt(const BlockName& name, const StoredObjectPtr& copy);
   // Reads and checks one copy wherever it is; OK, or DATA_LOSS (it was dropped), NOT_FOUND (it has vanished
   // from its tier, and is forgotten), or why it could not be read. Of a layout that nobody has registered
   // since the restart, a tier's own checksums are all that is checked.
   absl::Status Check(const BlockName& name, const StoredObjectPtr& copy);
-  // Removes blocks whose time is up.
+  // Removes blocks whose time is up, or one if its is.
   void SweepExpired();
+  void RemoveIfExpired(const BlockName& name);
   void NoteExpiry(const BlockName& name, int64_t expires_ms);
 
   // Waits until the mover has nothing to do, then makes the lower tiers durable. DEADLINE_EXCEEDED.

@@ -245,6 +245,22 @@ TYPED_TEST(Conformance, StatsChargeWhatIsUsed) {
   EXPECT_EQ(this->store().Stats()->raw_bytes_stored, 0u);
 }
 
+TYPED_TEST(Conformance, StatsCountEveryPartOfABlock) {
+  Layout layout = SampleLayout(4);
+  SampleChain lower(layout, 2, "tq:k4v4", 1, Part{0, 2, 0, 2}), whole(layout, 2);
+  ASSERT_TRUE(PutChain(this->store(), lower).ok());
+  uint64_t lower_bytes = this->store().Stats()->raw_bytes_stored;
+  ASSERT_TRUE(PutChain(this->store(), whole).ok());
+  StoreStats stats = *this->store().Stats();
+  EXPECT_EQ(stats.raw_bytes_stored, lower_bytes + 2 * layout.RawBlockBytes());
+  EXPECT_EQ(stats.tiers[0].blocks, 4u);
+  EXPECT_EQ(*this->store().Delete(whole.ns(), whole.keys(), false), 2u);
+  stats = *this->store().Stats();
+  EXPECT_EQ(stats.raw_bytes_stored, 0u);
+  EXPECT_EQ(stats.tiers[0].blocks, 0u);
+  EXPECT_EQ(stats.tiers[0].raw_bytes, 0u);
+}
+
 TYPED_TEST(Conformance, ManyThreadsPutGetAndDeleteTheSameBlocks) {
   SampleChain chain(SampleLayout(), 6);
   ASSERT_TRUE(this->store().RegisterLayout(chain.layout).ok());

@@ -318,6 +318,32 @@ TEST_F(Placing, BlocksWhoseTimeIsUpAreNotFoundAndGo) {
   EXPECT_EQ(StoredPrefix(*store, chain), 3u);
 }
 
+TEST_F(Placing, BlocksThatWerePromisedToStayOutliveTheirTime) {
+  auto store = *LocalStore::Create(Options(16 << 20, true));
+  SampleChain chain(SampleLayout(), 2), other(SampleLayout(), 1, "tq:k4v4", 2);
+  ASSERT_TRUE(store->RegisterLayout(chain.layout).ok());
+  PutOptions options;
+  options.ttl = milliseconds(500);
+  auto session = *store->BeginPut(chain.ns(), chain.announces(), options);
+  for (uint32_t i = 0; i < 2; ++i) ASSERT_TRUE(WriteAndCommit(*session, i, chain.objects[i]).ok());
+  session.reset();
+  LookupOptions lease;
+  lease.lease = milliseconds(1000);
+  ASSERT_EQ(*store->Pin(chain.ns(), std::vector{chain.keys()[0]}), 1u);
+  ASSERT_EQ(store->Lookup(chain.ns(), chain.keys(), lease)->prefix_blocks, 2u);
+  now_ms_ += 999;
+  ASSERT_TRUE(PutChain(*store, other).ok());  // what is past its time goes
+  EXPECT_EQ(StoredPrefix(*store, chain), 2u);
+  now_ms_ += 1;
+  EXPECT_EQ(StoredPrefix(*store, chain), 1u);  // the pinned one
+  ASSERT_EQ(*store->Unpin(chain.ns(), std::vector{chain.keys()[0]}), 1u);
+  EXPECT_EQ(StoredPrefix(*store, chain), 0u);
+  // No sweep looks at them again; those that come in their place are found nonetheless.
+  ASSERT_TRUE(PutChain(*store, chain).ok());
+  EXPECT_EQ(StoredPrefix(*store, chain), 2u);
+  EXPECT_EQ(GetAll(*store, chain.ns(), chain.identities).objects, chain.objects);
+}
+
 TEST_F(Placing, BlocksOfHigherPriorityStayLonger) {
   LocalStoreOptions options = Options(1 << 20, false);
   options.floor_levels = kMaxLevels;
