@@ -256,6 +256,7 @@ void ChecksumLayer(uint32_t l, Bytes object, Encoding* encoding) {
 }  // namespace
 
 void LoadRow(DType t, const void* data, size_t n, float* row) {
+  if (n == 0) return;  // memcpy takes no null, not even for nothing
   switch (t) {
     case DType::kF32:
       std::memcpy(row, data, n * sizeof(float));
