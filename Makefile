@@ -8,6 +8,7 @@ LISTEN ?= 127.0.0.1:8000
 DATA ?= build/data
 MODEL ?= build/deps/model/SmolLM2-135M-Instruct.Q4_1.gguf
 ARGS ?=
+FUZZ_SECONDS ?= 60
 TRACE ?= ../shared/traces/conversation.jsonl
 JOBS ?= $(shell nproc)
 
@@ -59,6 +60,13 @@ eval: setup build/build.ninja ## print the codecs' divergence, agreement and err
 .PHONY: sanitize
 sanitize: ## run core, parser, store and gateway tests under ASan and UBSan (build-asan)
 	@cmake/setup/run_tests.sh sanitizers
+
+.PHONY: fuzz
+fuzz: setup ## build the fuzzers with clang (build-fuzz) and run each for FUZZ_SECONDS=60
+	@cmake/setup/setup.sh fuzz
+	@[ -f build-fuzz/build.ninja ] || cmake --preset fuzz
+	@ninja -C build-fuzz -j $(JOBS) fuzzers
+	@tests/fuzz/run.sh $(FUZZ_SECONDS)
 
 .PHONY: lint
 lint: setup build/build.ninja ## check the format of all sources and run clang-tidy on them

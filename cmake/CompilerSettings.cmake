@@ -22,8 +22,12 @@ if(QUIRE_CCACHE)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${QUIRE_CCACHE})
 endif()
 
+option(QUIRE_FUZZ "Build the fuzzers of tests/fuzz for libFuzzer (preset fuzz; needs clang)" OFF)
 set(QUIRE_SANITIZE "" CACHE STRING "Sanitizers for every target: address,undefined or thread")
 if(QUIRE_SANITIZE)
   add_compile_options(-fsanitize=${QUIRE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${QUIRE_SANITIZE})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    add_compile_options(-fno-sanitize=function)  # clang 14 makes code of it that does not assemble in coroutines
+  endif()
 endif()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything `make test` does, each stage timed: set-up, the release build, core and the parsers under ASan/UBSan, the CUDA
-# kernels and their tests compiled for sm_90 (no GPU is needed, none is used), then all tests.
+# kernels and their tests compiled for sm_90 (no GPU is needed, none is used), the fuzzers for a minute each, then all tests.
 # ctest's summary is the last thing printed.
 #
 #   run_tests.sh             all of that
@@ -62,8 +62,15 @@ stage "cuda compiler" build/venv/bin/python cmake/setup/fetch_cuda.py build/deps
 stage "cuda configure" configure gpu build-gpu
 stage "cuda build" ninja -C build-gpu -j "$jobs" cuda tests/cuda/all
 
+fuzzed=passed
+stage "fuzz set-up" cmake/setup/setup.sh fuzz
+stage "fuzz configure" configure fuzz build-fuzz
+stage "fuzz build" ninja -C build-fuzz -j "$jobs" fuzzers
+stage "fuzzers" tests/fuzz/run.sh 60 || fuzzed=failed
+
 echo "== time so far"
 printf '   %s\n' "${times[@]}"
 echo "== tests"
 ctest --test-dir build -j "$jobs" --output-on-failure
+[ $fuzzed = passed ] || { echo "a fuzzer found something (above, under 'fuzzers')" >&2; exit 1; }
 [ $sanitized = passed ] || { echo "the tests under ASan/UBSan failed (above, under 'asan tests')" >&2; exit 1; }

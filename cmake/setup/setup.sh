@@ -3,8 +3,7 @@
 #
 #   setup.sh build        packages, cargo, the Torch wheels and the model under build/deps
 #   setup.sh test         the same, what tests run against, and the Python environment of the end-to-end tests, build/venv
-#   setup.sh bench        packages that benchmarks compare with
-#   setup.sh bench|eval|lint|format  the packages those need
+#   setup.sh bench|eval|fuzz|lint|format  the packages those need
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -18,6 +17,7 @@ build_packages=(
 test_packages=(redis-tools)
 lint_packages=(clang-tidy clang-format)
 eval_packages=(doc-debian perl-doc)  # texts
+fuzz_packages=(clang-14 libclang-rt-14-dev)
 rust_packages=(cargo-web rustc-web)
 readonly min_cargo=1.85 min_python=3.11
 
@@ -120,7 +120,8 @@ case "${1:-build}" in
     if [ "${1:-build}" = test ]; then install_test_requirements; fi ;;
   bench) install_packages "${test_packages[@]}" ;;
   eval) install_packages "${eval_packages[@]}" ;;
+  fuzz) install_packages "${fuzz_packages[@]}" ;;
   lint) install_packages "${lint_packages[@]}" ;;
   format) install_packages clang-format ;;
-  *) die "unknown step '$1'; one of build, test, bench, eval, lint, format" ;;
+  *) die "unknown step '$1'; one of build, test, bench, eval, fuzz, lint, format" ;;
 esac
