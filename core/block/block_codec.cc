@@ -48,8 +48,9 @@ bool AllFinite(DType type, const void* row, size_t dim) {
 // What one call of Encode works on.
 class Encoder {
  public:
-  Encoder(const Layout& layout, const Part& part, const SliceMap& map, BlockHeader* header, uint8_t* object)
-      : layout_(layout), part_(part), map_(map), header_(*header), object_(object) {}
+  Encoder(const Layout& layout, const Part& part, const SliceMap& map, const QueryShapes* shapes,
+          BlockHeader* header, uint8_t* object)
+      : layout_(layout), part_(part), map_(map), shapes_(shapes), header_(*header), object_(object) {}
 
   // Tables: rotation(dim) and projection(dim).
   template <typename Tables>
@@ -78,7 +79,8 @@ class Encoder {
       HeadRows value = layer.latent() ? HeadRows{} : RowsOf(view.value, h);
       HeadRows key = last ? HeadRows{} : RowsOf(view.key, h + 1);
       QUIRE_RETURN_IF_ERROR(KeyHead(l, h, view.key, tables.rotation(layer.key_dim()), codec.k_bits,
-                                    spec.effort(codec.k_bits), alike ? &value : nullptr, bytes, scratch));
+                                    spec.effort(codec.k_bits), spec.steers() ? ShapeOf(l, h) : nullptr,
+                                    alike ? &value : nullptr, bytes, scratch));
       Add(scratch.key.measured, &k_error);
       if (layer.latent()) continue;
       QUIRE_RETURN_IF_ERROR(ValueHead(l, h, view.value, tables.rotation(layer.value_dim()), codec.v_bits,
@@ -96,6 +98,9 @@ class Encoder {
   static void Add(const CodingError& more, CodingError* sum) {
     sum->energy += more.energy;
     for (int level = 0; level < kMaxLevels; ++level) sum->error[level] += more.error[level];
+  }
+  const QueryShape* ShapeOf(uint32_t l, uint32_t head) const {
+    return shapes_ != nullptr ? &(*shapes_)[l][head] : nullptr;
   }
   static float Relative(const CodingError& error, int level) {
     return error.energy > 0 ? static_cast<float>(error.error[level] / error.energy) : 0.0f;
@@ -185,12 +190,12 @@ class Encoder {
   }
 
   absl::Status KeyHead(uint32_t l, uint32_t head, const StreamView& view, const Rotation& rotation, int bits,
-                       int effort, const HeadRows* next, const TqHeadBytes<uint8_t>& out,
-                       HeadScratch& scratch) const {
+                       int effort, const QueryShape* shape, const HeadRows* next,
+                       const TqHeadBytes<uint8_t>& out, HeadScratch& scratch) const {
     uint32_t dim = rotation.dim();
     TqKey& key = scratch.key;
     int bad = EncodeKeyHead(rotation, Codebook::Get(dim, bits), effort, header_.sink_tokens,
-                            RowsOf(view, head), &key, out.k_planes, next);
+                            RowsOf(view, head), &key, out.k_planes, next, shape);
     if (bad >= 0) return Refuse(l, head, static_cast<uint32_t>(bad), "K", view, dim);
     std::memcpy(out.k_mean, key.mean.data(), dim);
     std::memset(out.scalars, 0, kScalarBytes);
@@ -219,6 +224,7 @@ class Encoder {
   const Layout& layout_;
   const Part& part_;
   const SliceMap& map_;
+  const QueryShapes* const shapes_;  // or null
   BlockHeader& header_;
   uint8_t* object_;
 };
@@ -347,13 +353,14 @@ absl::Status BlockCodec::Encode(const CodecSpec& spec, const BlockIdentity& iden
 
 absl::Status BlockCodec::Encode(const CodecSpec& spec, const BlockIdentity& identity,
                                 std::span<const LayerView> layers, std::vector<uint8_t>* object,
-                                ParallelFor parallel) const {
+                                ParallelFor parallel, const QueryShapes* shapes) const {
   EncodeJob job{identity, layers, object, absl::OkStatus()};
-  EncodeBlocks(spec, std::span(&job, 1), parallel);
+  EncodeBlocks(spec, std::span(&job, 1), parallel, shapes);
   return std::move(job.status);
 }
 
-void BlockCodec::EncodeBlocks(const CodecSpec& spec, std::span<EncodeJob> jobs, ParallelFor parallel) const {
+void BlockCodec::EncodeBlocks(const CodecSpec& spec, std::span<EncodeJob> jobs, ParallelFor parallel,
+                              const QueryShapes* shapes) const {
   std::vector<Encoding> encodings(jobs.size());
   for (size_t i = 0; i < jobs.size(); ++i) {
     encodings[i].status = Begin(spec, impl_->layout, impl_->part, impl_->fingerprint, jobs[i], &encodings[i]);
@@ -364,7 +371,7 @@ void BlockCodec::EncodeBlocks(const CodecSpec& spec, std::span<EncodeJob> jobs, 
     Encoding& encoding = encodings[task / layers];
     auto l = static_cast<uint32_t>(task % layers);
     if (encoding.map.levels() == 0) return;  // it did not begin
-    Encoder encoder(impl_->layout, impl_->part, encoding.map, &encoding.header, job.object->data());
+    Encoder encoder(impl_->layout, impl_->part, encoding.map, shapes, &encoding.header, job.object->data());
     absl::Status status = encoder.Layer(l, job.layers[l], spec, *impl_);
     if (!status.ok()) return encoding.Fail(l, std::move(status));
     ChecksumLayer(l, *job.object, &encoding);
@@ -378,6 +385,11 @@ void BlockCodec::EncodeBlocks(const CodecSpec& spec, std::span<EncodeJob> jobs, 
     std::vector<uint8_t> bytes = SerializeHeader(encodings[i].header);
     std::copy(bytes.begin(), bytes.end(), jobs[i].object->begin());
   }
+}
+
+absl::StatusOr<QueryShape> BlockCodec::ShapeOf(uint32_t layer, std::span<const double> moments) const {
+  return QueryShape::Create(impl_->rotation(impl_->layout.layers[impl_->part.layer_begin + layer].key_dim()),
+                            moments);
 }
 
 void BlockCodec::Rotate(uint32_t dim, const float* x, float* y) const {

@@ -15,6 +15,7 @@
 #include "core/block/layout.h"
 #include "core/block/parallel.h"
 #include "core/block/slice_map.h"
+#include "core/codec/query_shape.h"
 #include "core/codec/spec.h"
 
 namespace quire {
@@ -77,6 +78,9 @@ struct RotatedHead {
   std::span<float> v;       // [64][d]
 };
 
+// How each layer's and head's queries look: [layer][head].
+using QueryShapes = std::vector<std::vector<QueryShape>>;
+
 // Encodes and decodes the blocks of one (layout, part). Immutable and thread-safe after Create; share it.
 class BlockCodec {
  public:
@@ -92,9 +96,11 @@ class BlockCodec {
   absl::Status Encode(const CodecSpec& spec, const BlockIdentity& identity, std::span<const LayerView> layers,
                       std::vector<uint8_t>* object) const;
 
-  // The same with the layers spread over the caller's threads.
+  // The same with the layers spread over the caller's threads, and the errors of tq keys steered past their
+  // queries where `shapes` (of every layer and head of the part, of their dims) says how.
   absl::Status Encode(const CodecSpec& spec, const BlockIdentity& identity, std::span<const LayerView> layers,
-                      std::vector<uint8_t>* object, ParallelFor parallel) const;
+                      std::vector<uint8_t>* object, ParallelFor parallel,
+                      const QueryShapes* shapes = nullptr) const;
 
   // Many blocks at once, their layers spread over the caller's threads; each job as Encode, with its own
   // outcome.
@@ -104,7 +110,10 @@ class BlockCodec {
     std::vector<uint8_t>* object = nullptr;
     absl::Status status;  // out
   };
-  void EncodeBlocks(const CodecSpec& spec, std::span<EncodeJob> jobs, ParallelFor parallel) const;
+  void EncodeBlocks(const CodecSpec& spec, std::span<EncodeJob> jobs, ParallelFor parallel,
+                    const QueryShapes* shapes = nullptr) const;
+  // The shape of a layer's queries (layer counted within the part).
+  absl::StatusOr<QueryShape> ShapeOf(uint32_t layer, std::span<const double> moments) const;
 
   // y = R·x and x = Rᵀ·y for vectors of a layer's head dim (attention on codes rotates its queries and
   // outputs). In place is fine.

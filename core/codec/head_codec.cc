@@ -230,7 +230,9 @@ EncodePass PassOf(const Rotation& rotation, const Codebook& book, int effort, ui
           pointers.at,
           rows.dtype,
           rotation.tables(),
-          next != nullptr ? next->at : nullptr};
+          next != nullptr ? next->at : nullptr,
+          nullptr,
+          nullptr};
 }
 
 // Rows to words by `encode`, which says as EncodeKeyHead what is wrong, and words to planes.
@@ -272,9 +274,14 @@ void TqIndex(const Codebook& book, const float* y, const float* inverse_scales, 
 }
 
 int EncodeKeyHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token,
-                  const HeadRows& rows, TqKey* out, const PlanePointers& planes, const HeadRows* next) {
+                  const HeadRows& rows, TqKey* out, const PlanePointers& planes, const HeadRows* next,
+                  const QueryShape* shape) {
   return EncodeHead(FragmentOrder::kKey, rotation, book, effort, first_token, rows, planes, next,
-                    [&](const EncodePass& pass) { return HWY_DYNAMIC_DISPATCH(EncodeKey)(pass, out); });
+                    [&](EncodePass pass) {
+                      pass.feedback = shape != nullptr ? shape->feedback() : nullptr;
+                      pass.targets = HeadWorkspace::OfThread().targets;
+                      return HWY_DYNAMIC_DISPATCH(EncodeKey)(pass, out);
+                    });
 }
 
 int EncodeValueHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token,

@@ -16,6 +16,7 @@
 #include "core/base/dtype.h"
 #include "core/codec/codebook.h"
 #include "core/codec/planes.h"
+#include "core/codec/query_shape.h"
 #include "core/codec/rotation.h"
 #include "core/codec/tq.h"
 
@@ -39,10 +40,11 @@ using ConstPlanePointers = std::array<const uint8_t*, kMaxCodeBits - 1>;
 // Encodes; rows of tokens before `first_token` are not read. `out` is filled but for its codes, which go to
 // `planes`. Returns −1, or the first token that is not finite, as EncodeTqKey does; planes are then left as
 // they were. `next`: rows of the same size that are wanted after these, fetched meanwhile. No heap allocation
-// (but a thread's first call). REQUIRES: as EncodeTqKey; one dim.
+// (but a thread's first call). `shape`: steers the errors of K; null: they are made as small as they go.
+// REQUIRES: as EncodeTqKey; one dim.
 int EncodeKeyHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token,
                   const HeadRows& rows, TqKey* out, const PlanePointers& planes,
-                  const HeadRows* next = nullptr);
+                  const HeadRows* next = nullptr, const QueryShape* shape = nullptr);
 int EncodeValueHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token,
                     const HeadRows& rows, TqValue* out, const PlanePointers& planes,
                     const HeadRows* next = nullptr);

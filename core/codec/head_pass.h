@@ -30,6 +30,8 @@ struct EncodePass {
   DType rows_dtype;
   RotationTables rotation;
   const uint8_t* const* next_rows;  // 64 rows that will be wanted after these, or null
+  const float* feedback;            // a QueryShape's, or null
+  float* targets;                   // [d][16], where there is feedback
 };
 
 // DecodeHead's arguments, and 64 pointers to rows.

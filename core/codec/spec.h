@@ -3,14 +3,13 @@
 //   spec   = "raw" | "fp8" | name [ ":" bits { "," option } ]        name = "tq" | "tq_prod"
 //   bits   = "k" digit "v" digit                                     2…8 each; a name alone means k4v4
 //   option = "layers=" layer [ "-" layer ] ":" bits                  each layer at most once
-//          | "effort=" digit                                         tq alone, 0…3, at most once; without it
-//          0 for
-//                                                                    streams of up to 4 bits and 2 above
+//          | "effort=" digit                                         tq alone, 0…3, at most once
 //
 // e.g. tq:k6v3,effort=2,layers=0-1:k8v8,layers=29:k8v8. Layers count the layers that have KV, from 0; one
-// that no `layers=` names has the bits in front. raw and fp8 have one form each and take neither bits nor
-// options; a spec has one codec for all layers. qpc is known by name and UNIMPLEMENTED. See DESIGN.md, "The
-// codec tq".
+// that no `layers=` names has the bits in front. Without `effort=` streams of up to 4 bits have effort 0,
+// those above 2, and the errors of keys are steered where that is known how (steers()). raw and fp8 have one
+// form each and take neither bits nor options; a spec has one codec for all layers. qpc is known by name and
+// UNIMPLEMENTED. See DESIGN.md, "The codec tq".
 #pragma once
 
 #include <cstdint>
@@ -49,6 +48,9 @@ class CodecSpec {
   // How often the encoder looks for a better scale, for a stream of so many bits: 0…3. Never on disk. Streams
   // of few bits are those whose encoding is to keep up with memory; the others are kept for their fidelity.
   int effort(int bits) const { return effort_.value_or(bits > 4 ? 2 : 0); }
+  // Whether keys' errors are steered past the model's queries by an encoder that knows how these look
+  // (core/codec/query_shape.h): always but with effort=0.
+  bool steers() const { return effort_ != 0; }
   // The last layer that an override names, or -1: lets a caller refuse a spec that a layout has no layer for.
   int64_t last_named_layer() const;
 

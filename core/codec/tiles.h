@@ -39,6 +39,7 @@ struct HeadWorkspace {
   alignas(64) float y[kMaxCodecDim * kPlaneTokens];
   CodeWords words;
   CodeWords units;  // the same bits in the order of planes (core/codec/planes.cc)
+  alignas(64) float targets[kMaxCodecDim * kTileTokens];  // of a tile that is shaped
 
   static HeadWorkspace& OfThread();
 };

@@ -50,6 +50,11 @@ void AddModelFlags(CLI::App& app, Flags& flags) {
   app.add_option("--kv-codec", flags.kv_codec,
                  "How finished KV blocks are coded: raw, fp8, tq:k4v4, tq:k6v3,effort=2, …")
       ->capture_default_str();
+  app.add_option("--query-tokens", engine.query_tokens,
+                 "Tokens of a sample text run at start to learn where queries lie; tq's encoder then keeps "
+                 "its keys' errors out of their way; 0: not")
+      ->check(CLI::Range(0, 65536))
+      ->capture_default_str();
   app.add_option("--threads", engine.threads, "Threads that compute; 0: all cores")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();

@@ -24,7 +24,7 @@ texts=(
 codecs=(
   tq:k8v8 tq:k6v6 tq:k4v4 tq:k3v3 tq:k2v2
   tq:k4v4@3 tq:k4v4@2
-  tq:k4v4,effort=2 tq:k3v3,effort=2
+  tq:k4v4,effort=0 tq:k3v3,effort=0 tq:k2v2,effort=0 tq:k4v4,effort=0@3 tq:k4v4,effort=0@2
   q4_0 q8_0 fp8 turboquant:4 turboquant:3 turboquant:2
 )
 

@@ -13,6 +13,7 @@
 #include "core/codec/simd/quantise-inl.h"
 #include "core/codec/simd/rotate-inl.h"
 #include "core/codec/simd/rows-inl.h"
+#include "core/codec/simd/shape-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quire {
@@ -212,6 +213,12 @@ HWY_NOINLINE int EncodeKeyBits(const EncodePass& pass, TqKey* out) {
     NormaliseTile(pass, g, energy, inverse);
     FetchNext(pass, g, 0);
     CodeTile<kBits, Measure::kAlongAllLevels>(pass, g, inverse, &sums);
+    if (pass.feedback != nullptr) {
+      // To the scale of the plain codes.
+      const float* along = sums.along[LastLevel(kBits)];
+      for (uint32_t i = 0; i < kTileTokens; ++i) inverse[i] = along[i] > 0 ? along[i] / energy[i] : 0;
+      ShapeTile<kBits>(pass, g, inverse, &sums);
+    }
     FetchNext(pass, g, 1);
     FetchNext(pass, g, 2);
     KeyScalesOfTile<kBits>(pass, g, energy, sums, out, scales);

@@ -2,8 +2,8 @@
 // in each token's own lane, one rounded product and one rounded addition at a time, so every vector width
 // gives the same bits.
 //
-// |y| and magnitudes stand for y and signed centroids: the sign of a code is y's, so products and squared
-// differences are the same.
+// |y| and magnitudes stand for y and signed centroids: the sign of a code is y's (but where errors are
+// shaped), so products and squared differences are the same.
 #if defined(QUIRE_CORE_CODEC_SIMD_QUANTISE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef QUIRE_CORE_CODEC_SIMD_QUANTISE_INL_H_
 #undef QUIRE_CORE_CODEC_SIMD_QUANTISE_INL_H_
@@ -73,6 +73,39 @@ HWY_INLINE VU CellOf(const QuantiserTables& tables, VF z) {
   return cell;
 }
 
+// A channel's codes on their way into words: at the top, with what came before moving down a nibble.
+template <int kBits>
+HWY_INLINE void PushCode(VU cell, VU sign, VU& high_word, VU& low_word) {
+  const DU du;
+  VU top = hn::ShiftLeft < kBits <= 4 ? 28 : 32 - kBits > (cell);
+  if constexpr (kBits > 4) {
+    VU rest = hn::And(top, hn::Set(du, 0x0FFFFFFFu));
+    low_word = hn::Or(hn::ShiftRight<4>(low_word), hn::ShiftLeft<4>(rest));
+    top = hn::And(top, hn::Set(du, 0x70000000u));
+  }
+  high_word = hn::Or(hn::ShiftRight<4>(high_word), hn::Or(top, sign));
+}
+
+// The three bits of a cell that tables of up to four bits are looked up by; and all bits' centroid.
+template <int kBits>
+HWY_INLINE VU ThreeBits(VU cell) {
+  return kBits > 4 ? hn::ShiftRight<std::max(kBits - 4, 0)>(cell) : cell;
+}
+template <int kBits>
+HWY_INLINE VF FullCentroid(const QuantiserTables& tables, VU cell) {
+  if constexpr (HasFullLevel(kBits)) return Lookup<size_t{1} << (kBits - 1)>(tables.full, cell);
+  return LookupMagnitude(tables.full, cell);
+}
+
+// Adds magnitude · centroid to the sum of every level but the last where that has more than four bits.
+template <int kBits>
+HWY_INLINE void AddAlongShortLevels(const QuantiserTables& tables, VF magnitude, VU cell, VF* along) {
+  for (int level = 0; level < ShortLevels(kBits); ++level) {
+    along[level] = hn::Add(along[level],
+                           hn::Mul(magnitude, LookupMagnitude(tables.kept[level], ThreeBits<kBits>(cell))));
+  }
+}
+
 // Codes of y · inverse, as words, and sums of what they stand for.
 template <int kBits, Measure kMeasure>
 HWY_NOINLINE void IndexTile(const QuantiserTables& tables, const float* HWY_RESTRICT y, size_t row,
@@ -93,29 +126,12 @@ HWY_NOINLINE void IndexTile(const QuantiserTables& tables, const float* HWY_REST
            magnitude = hn::Abs(value);
         VU cell = CellOf<kBits>(tables, hn::Mul(magnitude, factor));
         VU sign = hn::And(hn::BitCast(du, value), hn::Set(du, 0x80000000u));
-        // The code at the top of a word; nibbles move down as more come.
-        VU top = hn::ShiftLeft < kBits <= 4 ? 28 : 32 - kBits > (cell);
-        if constexpr (kBits > 4) {
-          VU rest = hn::And(top, hn::Set(du, 0x0FFFFFFFu));
-          low_word = hn::Or(hn::ShiftRight<4>(low_word), hn::ShiftLeft<4>(rest));
-          top = hn::And(top, hn::Set(du, 0x70000000u));
-        }
-        high_word = hn::Or(hn::ShiftRight<4>(high_word), hn::Or(top, sign));
+        PushCode<kBits>(cell, sign, high_word, low_word);
         if constexpr (kMeasure != Measure::kNothing) {
-          VU three = kBits > 4 ? hn::ShiftRight<std::max(kBits - 4, 0)>(cell) : cell;
-          if constexpr (kMeasure == Measure::kAlongAllLevels) {
-            for (int level = 0; level < ShortLevels(kBits); ++level) {
-              along[level] =
-                  hn::Add(along[level], hn::Mul(magnitude, LookupMagnitude(tables.kept[level], three)));
-            }
-          }
+          if constexpr (kMeasure == Measure::kAlongAllLevels)
+            AddAlongShortLevels<kBits>(tables, magnitude, cell, along);
           if constexpr (kMeasure == Measure::kAlongAndSquare || HasFullLevel(kBits)) {
-            VF chosen;
-            if constexpr (HasFullLevel(kBits)) {
-              chosen = Lookup<size_t{1} << (kBits - 1)>(tables.full, cell);
-            } else {
-              chosen = LookupMagnitude(tables.full, three);
-            }
+            VF chosen = FullCentroid<kBits>(tables, cell);
             constexpr int kLast = LastLevel(kBits);
             along[kLast] = hn::Add(along[kLast], hn::Mul(magnitude, chosen));
             if constexpr (kMeasure == Measure::kAlongAndSquare)
@@ -141,6 +157,12 @@ HWY_INLINE VU WholeMagnitude(VU high, VU low) {
   return hn::ShiftRight<8 - kBits>(seven);
 }
 
+// The sign of nibble 0 of a high word, where a float has it.
+HWY_INLINE VU SignOf(VU word) {
+  const DU du;
+  return hn::And(hn::ShiftLeft<28>(word), hn::Set(du, 0x80000000u));
+}
+
 // ‖y − scale·c‖² of each token after each level; scales [level][16].
 template <int kBits>
 HWY_NOINLINE void MissTile(const QuantiserTables& tables, const float* HWY_RESTRICT y, size_t row,
@@ -159,7 +181,9 @@ HWY_NOINLINE void MissTile(const QuantiserTables& tables, const float* HWY_RESTR
       if constexpr (kBits > 4) low_word = hn::LoadU(du, low + block * kPlaneTokens + l);
 #pragma GCC unroll kUnroll
       for (size_t j = 0; j < 8; ++j) {
-        VF magnitude = hn::Abs(hn::LoadU(d, y + (8 * block + j) * row + l));
+        // y with the code's sign taken off, which is |y| where it is y's own.
+        VF magnitude = hn::BitCast(
+            d, hn::Xor(hn::BitCast(du, hn::LoadU(d, y + (8 * block + j) * row + l)), SignOf(high_word)));
         auto add = [&](int level, VF chosen) HWY_ATTR {
           VF off = hn::Sub(magnitude, hn::Mul(scale[level], chosen));
           miss[level] = hn::Add(miss[level], hn::Mul(off, off));
@@ -179,9 +203,7 @@ HWY_NOINLINE void MissTile(const QuantiserTables& tables, const float* HWY_RESTR
 
 // scale · magnitude with the sign of nibble 0 of `word`.
 HWY_INLINE VF Signed(VF magnitude, VU word, VF scale) {
-  const DU du;
-  VU sign = hn::And(hn::ShiftLeft<28>(word), hn::Set(du, 0x80000000u));
-  return hn::Mul(scale, hn::BitCast(DF(), hn::Or(hn::BitCast(du, magnitude), sign)));
+  return hn::Mul(scale, hn::BitCast(DF(), hn::Or(hn::BitCast(DU(), magnitude), SignOf(word))));
 }
 // scale · centroid of nibble 0, codes of up to four bits: from the table of both signs by all four bits where
 // a vector holds it.

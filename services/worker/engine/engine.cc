@@ -75,8 +75,11 @@ class TorchEngine final : public Engine {
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options,
                                                      const LoadProgress& progress) {
   QUIRE_RETURN_IF_ERROR(CheckServable(options.kv_codec));
-  QUIRE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadedModel::Load(options.model_path, options.threads,
-                                                               options.max_context, progress));
+  const bool steered = options.kv_codec.codec() == CodecId::kTq;
+  QUIRE_ASSIGN_OR_RETURN(LoadedModel loaded,
+                         LoadedModel::Load({options.model_path, options.threads, options.max_context,
+                                            steered ? options.query_tokens : 0},
+                                           progress));
   QUIRE_RETURN_IF_ERROR(CheckSpec(options.kv_codec, loaded));
   loaded.info.name = options.served_name.empty() ? std::filesystem::path(options.model_path).stem().string()
                                                  : options.served_name;

@@ -19,12 +19,17 @@
 
 namespace quire::worker {
 
+inline constexpr uint32_t kQueryTokens = 512;
+
 struct EngineOptions {
   std::string model_path;    // a .gguf file
   std::string served_name;   // what clients call the model; empty: the file's name without .gguf
   CodecSpec kv_codec;        // what sealed blocks are coded with
   int threads = 0;           // 0: all cores
   uint32_t max_context = 0;  // tokens; 0: the model's own
+  // Of a sample text, run at load to learn where queries lie, past which tq then steers its keys' errors; 0:
+  // not.
+  uint32_t query_tokens = kQueryTokens;
 };
 
 // Progress of Load: a step's name and its fraction, 0…1.

@@ -272,8 +272,10 @@ absl::StatusOr<TextFidelity> TorchEvaluator::MeasureTransformed(BlockTransform t
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Evaluator>> Evaluator::Load(const std::string& model_path, int threads,
+                                                           uint32_t query_tokens,
                                                            const LoadProgress& progress) {
-  QUIRE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadedModel::Load(model_path, threads, 0, progress));
+  QUIRE_ASSIGN_OR_RETURN(LoadedModel loaded,
+                         LoadedModel::Load({model_path, threads, 0, query_tokens}, progress));
   return std::make_unique<TorchEvaluator>(std::move(loaded));
 }
 

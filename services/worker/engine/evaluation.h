@@ -41,7 +41,7 @@ class Evaluator {
   virtual ~Evaluator() = default;
   // See EngineOptions.
   static absl::StatusOr<std::unique_ptr<Evaluator>> Load(const std::string& model_path, int threads,
-                                                         const LoadProgress& progress);
+                                                         uint32_t query_tokens, const LoadProgress& progress);
 
   virtual const ModelInfo& info() const = 0;
   virtual const Layout& layout() const = 0;

@@ -35,6 +35,7 @@ class Gemma3 final : public LanguageModel {
 
   absl::Status Read(const GgufFile& file, const WeightsProgress& progress);
   absl::StatusOr<at::Tensor> Forward(std::span<const uint32_t> tokens, KvSequence& kv) override;
+  void ObserveQueries(QueryMoments* moments) override { moments_ = moments; }
   at::Tensor Logits(const at::Tensor& hidden) const override {
     return Product(hidden, output_.defined() ? output_ : embedding_);
   }
@@ -45,12 +46,13 @@ class Gemma3 final : public LanguageModel {
   }
   // Norms the query and key heads of qkv in place.
   void NormHeads(const at::Tensor& qkv, const Layer& layer) const;
-  Turns TurnsOf(const KvSequence& kv, size_t tokens, bool local) const;
+  Turns::Options RopeOf(bool local) const;
 
   const DecoderConfig config_;
   PageAttention attention_;
   std::vector<Layer> layers_;
   at::Tensor embedding_, final_norm_, output_;  // output_ undefined: tied to the embedding
+  QueryMoments* moments_ = nullptr;
 };
 
 absl::Status Gemma3::Read(const GgufFile& file, const WeightsProgress& progress) {
@@ -90,19 +92,19 @@ void Gemma3::NormHeads(const at::Tensor& qkv, const Layer& layer) const {
   k.copy_(Norm(k, layer.k_norm));
 }
 
-Turns Gemma3::TurnsOf(const KvSequence& kv, size_t tokens, bool local) const {
-  return Turns(kv.length(), tokens,
-               {.pairs = RopePairs::kHalves,
-                .dims = config_.rope_dims,
-                .base = local ? config_.local_rope_base : config_.rope_base,
-                .factor = local ? 1.0 : config_.rope_factor});
+Turns::Options Gemma3::RopeOf(bool local) const {
+  return {.pairs = RopePairs::kHalves,
+          .dims = config_.rope_dims,
+          .base = local ? config_.local_rope_base : config_.rope_base,
+          .factor = local ? 1.0 : config_.rope_factor};
 }
 
 absl::StatusOr<at::Tensor> Gemma3::Forward(std::span<const uint32_t> tokens, KvSequence& kv) {
   const int64_t n = static_cast<int64_t>(tokens.size()), intermediate = config_.intermediate;
   const at::Tensor ids =
       at::from_blob(const_cast<uint32_t*>(tokens.data()), {n}, at::kInt);  // ids are below 2^31
-  const Turns global = TurnsOf(kv, tokens.size(), false), local = TurnsOf(kv, tokens.size(), true);
+  const Turns global(kv.length(), tokens.size(), RopeOf(false)),
+      local(kv.length(), tokens.size(), RopeOf(true));
   at::Tensor x = PadRows(at::index_select(embedding_, 0, ids));
   x.mul_(std::sqrt(static_cast<float>(config_.hidden)));
   for (uint32_t i = 0; i < config_.layers; ++i) {
@@ -110,6 +112,7 @@ absl::StatusOr<at::Tensor> Gemma3::Forward(std::span<const uint32_t> tokens, KvS
     const at::Tensor qkv = Product(Norm(x, layer.attention_norm), layer.qkv);
     NormHeads(qkv, layer);
     const at::Tensor q = TurnAndStore(qkv, config_.IsLocal(i) ? local : global, config_.heads, i, kv);
+    if (moments_ != nullptr) moments_->Add(i, q, RopeOf(config_.IsLocal(i)));
     QUIRE_ASSIGN_OR_RETURN(const at::Tensor attended, attention_.Run(kv, i, q));
     x.add_(Norm(Product(PadRows(attended), layer.attention_out), layer.post_attention_norm));
     const at::Tensor gate_up = Product(Norm(x, layer.mlp_norm), layer.gate_up);

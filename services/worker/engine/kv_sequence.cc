@@ -48,10 +48,12 @@ absl::Status CheckAttendable(const BlockHeader& header) {
 
 }  // namespace
 
-KvSequence::KvSequence(std::shared_ptr<const BlockCodec> codec, CodecSpec spec, const Digest& root,
-                       Limits limits, Mode mode)
+KvSequence::KvSequence(std::shared_ptr<const BlockCodec> codec, CodecSpec spec,
+                       std::shared_ptr<const QueryShapes> shapes, const Digest& root, Limits limits,
+                       Mode mode)
     : codec_(std::move(codec)),
       spec_(std::move(spec)),
+      shapes_(std::move(shapes)),
       root_(root),
       limits_(limits),
       mode_(mode),
@@ -186,7 +188,7 @@ absl::Status KvSequence::EncodeBlock(uint32_t index, const BlockIdentity& identi
     views[layer].value = {raw->v.data() + RunOffset(layer, 0) * SizeOf(dtype_), dtype_, token_stride,
                           head_stride};
   }
-  return codec_->Encode(spec, identity, views, object);
+  return codec_->Encode(spec, identity, views, object, OneByOne, shapes_.get());
 }
 
 // Encodes every block that has become whole. Blocks don't depend on each other once their keys are known, so

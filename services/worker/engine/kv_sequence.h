@@ -49,8 +49,9 @@ class KvSequence final : public Sequence {
     uint32_t vocabulary = 0;  // ids from here on are refused
   };
   // The codec's layout must have equal layers {key, value}, and its part must be the whole.
-  KvSequence(std::shared_ptr<const BlockCodec> codec, CodecSpec spec, const Digest& root, Limits limits,
-             Mode mode);
+  // `shapes`: how the model's queries look, for its keys' encoding; may be null.
+  KvSequence(std::shared_ptr<const BlockCodec> codec, CodecSpec spec,
+             std::shared_ptr<const QueryShapes> shapes, const Digest& root, Limits limits, Mode mode);
 
   uint32_t length() const override { return length_; }
   std::span<const SealedBlock> blocks() const override { return sealed_; }
@@ -109,6 +110,7 @@ class KvSequence final : public Sequence {
 
   const std::shared_ptr<const BlockCodec> codec_;
   const CodecSpec spec_;
+  const std::shared_ptr<const QueryShapes> shapes_;
   const Digest root_;
   const Limits limits_;
   const Mode mode_;

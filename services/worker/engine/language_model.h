@@ -12,6 +12,7 @@
 #include "core/model/decoder_config.h"
 #include "core/model/gguf.h"
 #include "services/worker/engine/kv_sequence.h"
+#include "services/worker/engine/query_moments.h"
 
 namespace quire::worker {
 
@@ -23,6 +24,8 @@ class LanguageModel {
   // there. Returns the normalised hidden states, fp32 [tokens, hidden]. Memory grows with tokens × (context +
   // intermediate): callers bound tokens.
   virtual absl::StatusOr<at::Tensor> Forward(std::span<const uint32_t> tokens, KvSequence& kv) = 0;
+  // From now on Forward adds its queries to `moments`; null: no longer.
+  virtual void ObserveQueries(QueryMoments* moments) = 0;
   // fp32 [n, hidden] → [n, vocabulary].
   virtual at::Tensor Logits(const at::Tensor& hidden) const = 0;
 };

@@ -31,6 +31,7 @@ class Llama final : public LanguageModel {
 
   absl::Status Read(const GgufFile& file, const WeightsProgress& progress);
   absl::StatusOr<at::Tensor> Forward(std::span<const uint32_t> tokens, KvSequence& kv) override;
+  void ObserveQueries(QueryMoments* moments) override { moments_ = moments; }
   at::Tensor Logits(const at::Tensor& hidden) const override {
     return Product(hidden, output_.defined() ? output_ : embedding_);
   }
@@ -44,6 +45,7 @@ class Llama final : public LanguageModel {
   PageAttention attention_;
   std::vector<Layer> layers_;
   at::Tensor embedding_, final_norm_, output_;  // output_ undefined: tied to the embedding
+  QueryMoments* moments_ = nullptr;
 };
 
 absl::Status Llama::Read(const GgufFile& file, const WeightsProgress& progress) {
@@ -75,13 +77,14 @@ absl::StatusOr<at::Tensor> Llama::Forward(std::span<const uint32_t> tokens, KvSe
   const int64_t n = static_cast<int64_t>(tokens.size()), intermediate = config_.intermediate;
   const at::Tensor ids =
       at::from_blob(const_cast<uint32_t*>(tokens.data()), {n}, at::kInt);  // ids are below 2^31
-  const Turns turns(kv.length(), tokens.size(),
-                    {RopePairs::kAdjacent, config_.rope_dims, config_.rope_base, config_.rope_factor});
+  const Turns::Options rope{RopePairs::kAdjacent, config_.rope_dims, config_.rope_base, config_.rope_factor};
+  const Turns turns(kv.length(), tokens.size(), rope);
   at::Tensor x = PadRows(at::index_select(embedding_, 0, ids));
   for (uint32_t i = 0; i < config_.layers; ++i) {
     const Layer& layer = layers_[i];
     const at::Tensor q =
         TurnAndStore(Product(Norm(x, layer.attention_norm), layer.qkv), turns, config_.heads, i, kv);
+    if (moments_ != nullptr) moments_->Add(i, q, rope);
     QUIRE_ASSIGN_OR_RETURN(const at::Tensor attended, attention_.Run(kv, i, q));
     AddProduct(x, PadRows(attended), layer.attention_out);
     const at::Tensor gate_up = Product(Norm(x, layer.mlp_norm), layer.gate_up);

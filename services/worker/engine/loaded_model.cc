@@ -17,16 +17,15 @@
 namespace quire::worker {
 namespace {
 
-absl::StatusOr<LoadedModel> LoadChecked(const std::string& path, int threads, uint32_t max_context,
-                                        const LoadProgress& progress) {
+absl::StatusOr<LoadedModel> LoadChecked(const LoadOptions& options, const LoadProgress& progress) {
   auto report = [&](const char* step, double fraction) {
     if (progress) progress(step, fraction);
   };
-  SetThreads(threads);
+  SetThreads(options.threads);
   report("Opening model", 0);
-  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<const GgufFile> file, GgufFile::Open(path));
+  QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<const GgufFile> file, GgufFile::Open(options.path));
   QUIRE_ASSIGN_OR_RETURN(DecoderConfig config, DecoderConfig::FromGguf(*file));
-  const uint32_t context = max_context == 0 ? config.context : max_context;
+  const uint32_t context = options.max_context == 0 ? config.context : options.max_context;
   if (context > config.context) {
     return absl::InvalidArgumentError(
         absl::StrCat("max_context ", context, " exceeds the model's context of ", config.context));
@@ -64,6 +63,35 @@ absl::StatusOr<LoadedModel> LoadChecked(const std::string& path, int threads, ui
   return loaded;
 }
 
+// Runs the sample text and keeps what its queries look like.
+absl::Status LearnQueries(uint32_t most, const LoadProgress& progress, LoadedModel& loaded) {
+  if (progress) progress("Learning queries", 0);
+  QUIRE_ASSIGN_OR_RETURN(
+      std::vector<uint32_t> tokens,
+      loaded.tokenizer->Encode(kSampleText, /*parse_special=*/false, /*add_special=*/true));
+  tokens.resize(std::min<size_t>({tokens.size(), most, loaded.info.context}));
+  if (tokens.empty()) return absl::OkStatus();  // a vocabulary without a word of it
+  const BlockCodec& codec = *loaded.codec;
+  QueryMoments moments(codec.part().layers(), codec.part().heads(),
+                       codec.layout().layers.front().streams.front().dim, loaded.info.context);
+  const std::unique_ptr<KvSequence> kv =
+      loaded.NewSequence(Digest(), CodecSpec(), KvSequence::Mode::kEvaluation);
+  loaded.model->ObserveQueries(&moments);
+  const absl::Status run = loaded.Run(*kv, tokens, [](const at::Tensor&) {});
+  loaded.model->ObserveQueries(nullptr);
+  QUIRE_RETURN_IF_ERROR(run);
+  QUIRE_RETURN_IF_ERROR(CatchTorch([&]() -> absl::Status {
+    absl::StatusOr<QueryShapes> shapes = moments.Shapes(codec);
+    // A model that makes NaN of the sample is served as it is, with nothing to steer by.
+    if (absl::IsInvalidArgument(shapes.status())) return absl::OkStatus();
+    QUIRE_RETURN_IF_ERROR(shapes.status());
+    loaded.shapes = std::make_shared<const QueryShapes>(*std::move(shapes));
+    return absl::OkStatus();
+  }));
+  if (progress) progress("Learning queries", 1);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CatchTorch(absl::FunctionRef<absl::Status()> body) {
@@ -82,20 +110,20 @@ absl::Status CatchTorch(absl::FunctionRef<absl::Status()> body) {
   }
 }
 
-absl::StatusOr<LoadedModel> LoadedModel::Load(const std::string& path, int threads, uint32_t max_context,
-                                              const LoadProgress& progress) {
+absl::StatusOr<LoadedModel> LoadedModel::Load(const LoadOptions& options, const LoadProgress& progress) {
   absl::StatusOr<LoadedModel> loaded;
   QUIRE_RETURN_IF_ERROR(CatchTorch([&] {
-    loaded = LoadChecked(path, threads, max_context, progress);
+    loaded = LoadChecked(options, progress);
     return loaded.status();
   }));
+  if (options.query_tokens > 0) QUIRE_RETURN_IF_ERROR(LearnQueries(options.query_tokens, progress, *loaded));
   return loaded;
 }
 
 std::unique_ptr<KvSequence> LoadedModel::NewSequence(const Digest& root, const CodecSpec& spec,
                                                      KvSequence::Mode mode) const {
   const KvSequence::Limits limits{.context = info.context, .vocabulary = info.vocabulary};
-  return std::make_unique<KvSequence>(codec, spec, root, limits, mode);
+  return std::make_unique<KvSequence>(codec, spec, shapes, root, limits, mode);
 }
 
 absl::Status LoadedModel::Run(KvSequence& kv, std::span<const uint32_t> tokens,

@@ -21,16 +21,23 @@ namespace quire::worker {
 // in the same pieces again.
 inline constexpr uint32_t kChunkTokens = 512;
 
+struct LoadOptions {
+  std::string path;
+  int threads = 0;            // 0: all cores
+  uint32_t max_context = 0;   // tokens; 0: the model's own
+  uint32_t query_tokens = 0;  // of the sample text run to learn how the model's queries look; 0: not
+};
+
 struct LoadedModel {
   ModelInfo info;
   std::shared_ptr<const BlockCodec> codec;  // of the whole model
   std::shared_ptr<const Tokenizer> tokenizer;
   std::shared_ptr<const ChatTemplate> chat_template;  // null if the file has none
   std::unique_ptr<LanguageModel> model;
+  std::shared_ptr<const QueryShapes> shapes;  // null: not learned
 
   // See EngineOptions. Torch's exceptions become INTERNAL.
-  static absl::StatusOr<LoadedModel> Load(const std::string& path, int threads, uint32_t max_context,
-                                          const LoadProgress& progress);
+  static absl::StatusOr<LoadedModel> Load(const LoadOptions& options, const LoadProgress& progress);
 
   std::unique_ptr<KvSequence> NewSequence(const Digest& root, const CodecSpec& spec,
                                           KvSequence::Mode mode) const;

@@ -23,6 +23,7 @@ struct Options {
   std::vector<std::string> texts, codecs;
   uint32_t prefix = 1536, score = 512, price_texts = 1;
   int threads = 0;
+  uint32_t query_tokens = kQueryTokens;
   bool json = false;
 };
 
@@ -61,10 +62,16 @@ absl::Status Print(const Options& options, const PolicySearch& search,
       points);
 }
 
+// What a journal's measurements are of.
+Digest Measured(const ModelInfo& model, uint32_t query_tokens) {
+  if (query_tokens == 0) return model.model_digest;
+  return Sha256().Update(model.model_digest.Hex()).UpdateU32(query_tokens).Finish();
+}
+
 absl::Status Evaluate(Options& options, Progress& progress) {
   auto show = [&](const std::string& step, double fraction) { progress.ShowLoad(step, fraction); };
   QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<Evaluator> evaluator,
-                         Evaluator::Load(options.model, options.threads, show));
+                         Evaluator::Load(options.model, options.threads, options.query_tokens, show));
   QUIRE_RETURN_IF_ERROR(CheckContext(options, evaluator->info()));
   QUIRE_ASSIGN_OR_RETURN(std::vector<EvalCodec> codecs, ParseCodecs(options.codecs, evaluator->layout()));
   PolicySearch search;
@@ -80,7 +87,8 @@ absl::Status Evaluate(Options& options, Progress& progress) {
   options.price_texts = std::min<uint32_t>(options.price_texts, static_cast<uint32_t>(texts.size()));
   Journal journal;
   if (!options.resume.empty()) {
-    QUIRE_ASSIGN_OR_RETURN(journal, Journal::Open(options.resume, evaluator->info().model_digest));
+    QUIRE_ASSIGN_OR_RETURN(journal,
+                           Journal::Open(options.resume, Measured(evaluator->info(), options.query_tokens)));
   }
   FidelityRun run(*evaluator, journal, progress, std::move(texts), options.prefix, options.score);
   codecs.insert(codecs.end(), search.uniform.begin(), search.uniform.end());
@@ -122,6 +130,10 @@ void AddOptions(CLI::App& app, Options& options) {
   app.add_option("--plot", options.plot, "Write a PNG of mean divergence over bits an element here");
   app.add_option("--resume", options.resume,
                  "Keep every measurement in this file of JSON lines, and take from it what it has");
+  app.add_option("--query-tokens", options.query_tokens,
+                 "Tokens of a sample text run first to learn where queries lie; tq's encoder then keeps its "
+                 "keys' errors out of their way; 0: not")
+      ->capture_default_str();
   app.add_option("--threads", options.threads, "Threads; 0: all cores")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);

@@ -157,6 +157,24 @@ struct Vectors {
       Index();
     }
   }
+  // Codes anew, with each channel's miss made up for in those after it (core/codec/query_shape.h).
+  void Shape(const float* feedback) {
+    std::vector<float> target(dim);
+    for (uint32_t t = 0; t < kN; ++t) {
+      float along = Along(t, book.bits());
+      if (!(along > 0)) continue;
+      float factor = along / energy[t];
+      for (uint32_t c = 0; c < dim; ++c) target[c] = y[c * kN + t] * factor;
+      for (uint32_t c = 0; c < dim; ++c) {
+        int cell = 0;
+        for (float threshold : book.float_thresholds()) cell += threshold < std::fabs(target[c]);
+        uint8_t& code = codes[c * kN + t];
+        code = static_cast<uint8_t>(cell | (target[c] < 0 ? 1 << (book.bits() - 1) : 0));
+        float miss = target[c] - Centroid(code, book.bits());
+        for (uint32_t j = c + 1; j < dim; ++j) target[j] -= miss * feedback[c * dim + j];
+      }
+    }
+  }
   double Error(int kept, const float* scales) const {
     double total = 0;
     for (uint32_t t = 0; t < kN; ++t) {
@@ -261,7 +279,7 @@ void Rotation::ApplyTransposed(float* y) const {
 }
 
 int EncodeKeyHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token,
-                  const HeadRows& rows, TqKey* out, const PlanePointers& planes) {
+                  const HeadRows& rows, TqKey* out, const PlanePointers& planes, const float* feedback) {
   Vectors v(book, first_token, Load(book.dim(), first_token, rows));
   rotation.Apply(v.y.data());
   if (int bad = v.MeasureEnergy(); bad >= 0) return bad;
@@ -269,6 +287,7 @@ int EncodeKeyHead(const Rotation& rotation, const Codebook& book, int effort, ui
   RemoveMean(v, out);
   if (int bad = v.MeasureEnergy(); bad >= 0) return bad;
   v.Code(effort);
+  if (feedback != nullptr) v.Shape(feedback);
   float scales[kN];
   for (int level = 0; level < kTqLevels; ++level) {
     int kept = KeptBits(book.bits(), level);

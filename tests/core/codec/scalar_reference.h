@@ -25,7 +25,8 @@ class Rotation {
 
 // One head as rows of a tensor to key or value and its planes; −1 or the first token that is not finite.
 int EncodeKeyHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token,
-                  const HeadRows& rows, TqKey* out, const PlanePointers& planes);
+                  const HeadRows& rows, TqKey* out, const PlanePointers& planes,
+                  const float* feedback = nullptr);
 int EncodeValueHead(const Rotation& rotation, const Codebook& book, int effort, uint32_t first_token,
                     const HeadRows& rows, TqValue* out, const PlanePointers& planes);
 void DecodeHead(const Rotation* rotation, const Codebook& book, int kept, FragmentOrder order,

@@ -34,7 +34,7 @@ class RemoveTiny : public ::testing::Environment {
 const auto* const kRemoveTiny = ::testing::AddGlobalTestEnvironment(new RemoveTiny);
 
 std::unique_ptr<Evaluator> LoadEvaluator(const std::string& path) {
-  auto evaluator = Evaluator::Load(path, 0, nullptr);
+  auto evaluator = Evaluator::Load(path, 0, 0, nullptr);
   EXPECT_TRUE(evaluator.ok()) << evaluator.status();
   return evaluator.ok() ? *std::move(evaluator) : nullptr;
 }

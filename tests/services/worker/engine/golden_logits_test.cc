@@ -15,7 +15,7 @@ namespace {
 TEST(GoldenLogits, UncompressedForwardAgreesWithNumPy) {
   const GoldenLogits golden(QUIRE_GOLDEN_LOGITS);
   ASSERT_GE(golden.tokens.size(), 512u);
-  auto evaluator = Evaluator::Load(std::getenv("QUIRE_MODEL"), 0, nullptr);
+  auto evaluator = Evaluator::Load(std::getenv("QUIRE_MODEL"), 0, 0, nullptr);
   ASSERT_TRUE(evaluator.ok()) << evaluator.status();
   auto tokens = (*evaluator)->tokenizer()->Encode(ReadFile(QUIRE_LICENSE), false, false);
   ASSERT_TRUE(tokens.ok()) << tokens.status();

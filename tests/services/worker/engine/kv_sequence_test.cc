@@ -161,7 +161,7 @@ TEST_F(Forged, EveryFlippedByteIsFound) {
 TEST_F(Forged, AnotherBlockIsNotThisOne) {
   ExpectRefused(*Object(0), "the block before");
   ExpectRefused(*Object(2), "the block after");
-  KvSequence other(codec_, Spec("tq:k4v4"), RootKey(codec_->fingerprint(), "another salt"),
+  KvSequence other(codec_, Spec("tq:k4v4"), nullptr, RootKey(codec_->fingerprint(), "another salt"),
                    {4096, kVocabulary}, KvSequence::Mode::kServing);
   writer_.Append(other, tokens_);
   ExpectRefused(*other.blocks()[1].object, "another salt");
@@ -212,7 +212,7 @@ TEST_F(Forged, WrongCallsAreRefusedByName) {
 
 TEST(KvSequence, ContextIsALimit) {
   const auto codec = SmallCodec();
-  KvSequence kv(codec, Spec("tq:k4v4"), Digest{}, {.context = 100, .vocabulary = kVocabulary},
+  KvSequence kv(codec, Spec("tq:k4v4"), nullptr, Digest{}, {.context = 100, .vocabulary = kVocabulary},
                 KvSequence::Mode::kServing);
   Writer writer;
   writer.Append(kv, SomeTokens(70));

@@ -78,7 +78,8 @@ struct Writer {
 inline KvSequence NewSequence(std::shared_ptr<const BlockCodec> codec, const CodecSpec& spec,
                               KvSequence::Mode mode = KvSequence::Mode::kServing) {
   const Digest root = RootKey(codec->fingerprint(), "salt");
-  return KvSequence(std::move(codec), spec, root, {.context = 4096, .vocabulary = kVocabulary}, mode);
+  return KvSequence(std::move(codec), spec, nullptr, root, {.context = 4096, .vocabulary = kVocabulary},
+                    mode);
 }
 
 }  // namespace quire::worker
