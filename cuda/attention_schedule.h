@@ -1,0 +1,33 @@
+// Inside cuda/: who works on what: shares of (sequence, KV head) pairs for the thread blocks of one launch.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "cuda/attention_task.h"
+
+namespace quire::cuda {
+
+// What one sequence's KV heads each have to do: items first … first + coded + raw − 1, with their costs
+// (bytes).
+struct AttentionWork {
+  uint32_t first_item = 0, coded = 0, raw = 0;
+};
+
+// More segments than (sequences · heads + kSegmentsPerBlock · blocks) never come out.
+inline constexpr uint32_t kSegmentsPerBlock = 4;
+
+// Of all ways to cut pairs into equal shares that were tried, the one whose busiest block ends first when the
+// largest shares are given out first, each to the block with the least to do. `costs`: by item. Results:
+// segments in the order of their blocks, first[b] … first[b + 1] those of block b; and every pair's slots.
+// REQUIRES: every sequence has an item.
+struct AttentionSchedule {
+  std::vector<AttentionSegment> segments;
+  std::vector<uint32_t> first;       // [blocks + 1]
+  std::vector<AttentionPair> pairs;  // [sequences · heads]
+};
+void MakeSchedule(std::span<const AttentionWork> work, std::span<const uint32_t> costs, uint32_t heads,
+                  uint32_t blocks, AttentionSchedule* out);
+
+}  // namespace quire::cuda
