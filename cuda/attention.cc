@@ -14,7 +14,6 @@ namespace quire::cuda {
 struct DecodeAttention::Impl {
   Shape shape;
   AttentionLaunch launch{};  // but for what a Run says
-  uint32_t max_segments = 0;
   DeviceBuffer partials, arrived;
 };
 
@@ -54,8 +53,8 @@ absl::StatusOr<DecodeAttention> DecodeAttention::Create(const Shape& shape) {
   if (table.odd == 3) std::copy_n(table.hartley + 3, 3, launch.hartley);
 
   size_t pairs = size_t{shape.sequences} * shape.kv_heads;
-  impl->max_segments = static_cast<uint32_t>(pairs + kSegmentsPerBlock * launch.blocks);
-  auto partials = DeviceBuffer::Allocate(size_t{impl->max_segments} * shape.group * PartialFloats(shape.dim) *
+  size_t slots = pairs + kSegmentsPerBlock * launch.blocks;
+  auto partials = DeviceBuffer::Allocate(slots * shape.group * PartialFloats(shape.dim) *
                                          sizeof(float));
   if (!partials.ok()) return partials.status();
   auto arrived = DeviceBuffer::Allocate(pairs * sizeof(uint32_t));
@@ -76,8 +75,7 @@ absl::Status DecodeAttention::Run(const AttentionPlan& plan, const AttentionForm
                                   int64_t out_stride, StreamRef stream) const {
   const AttentionPlan::Impl& p = *plan.impl_;
   AttentionLaunch launch = impl_->launch;
-  if (p.limits.kv_heads != launch.kv_heads || p.schedule.segments.size() > impl_->max_segments ||
-      p.sequences > impl_->shape.sequences || p.sequences == 0 || layer >= forms.layers()) {
+  if (p.limits.kv_heads != launch.kv_heads || p.blocks != launch.blocks || p.sequences > impl_->shape.sequences || p.sequences == 0 || layer >= forms.layers()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "attention: a plan of ", p.sequences, " sequences (1 to ", impl_->shape.sequences, ") and ",
         p.limits.kv_heads, " KV heads (", launch.kv_heads, "), layer ", layer, " of ", forms.layers()));
@@ -92,12 +90,12 @@ absl::Status DecodeAttention::Run(const AttentionPlan& plan, const AttentionForm
   launch.items = p.at<AttentionItem>(p.items_at);
   launch.segments = p.at<AttentionSegment>(p.segments_at);
   launch.block_first = p.at<uint32_t>(p.first_at);
-  launch.pairs = p.at<AttentionPair>(p.pairs_at);
   launch.q = q;
   launch.out = out;
   launch.q_stride = q_stride;
   launch.out_stride = out_stride;
   launch.score_scale = score_scale;
+  launch.pages_settled = impl_->shape.pages_settled;
   auto s = static_cast<cudaStream_t>(stream.handle);
   switch (impl_->shape.dim) {
     case 64:

@@ -40,43 +40,60 @@ __device__ __forceinline__ void LoadShared(const uint8_t* at, uint32_t (&words)[
   }
 }
 
-__device__ __forceinline__ uint32_t Select(uint32_t mask, uint32_t a, uint32_t b) { return (a & mask) | (b & ~mask); }
+// Bits of a where mask has ones, else of b; and (a & mask) | c. Written out, since two instructions come of C.
+__device__ __forceinline__ uint32_t Select(uint32_t mask, uint32_t a, uint32_t b) {
+  uint32_t d;
+  asm("lop3.b32 %0, %1, %2, %3, 0xCA;" : "=r"(d) : "r"(mask), "r"(a), "r"(b));
+  return d;
+}
+__device__ __forceinline__ uint32_t MaskOr(uint32_t a, uint32_t mask, uint32_t c) {
+  uint32_t d;
+  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(d) : "r"(a), "r"(mask), "r"(c));
+  return d;
+}
 
-// Four units from their planes: nibble j of unit[i] is value j, sign above three bits of magnitude, bits that are not kept 0.
+// Four units from their planes, value j in nibble j. Of 4 bits: sign above three bits of magnitude. Of 3 and 2: what their tables are
+// indexed by (attention_task.h), bit 3 clear.
 template <int kKept>
 __device__ __forceinline__ void UnpackFour(uint32_t crumbs0, uint32_t crumbs1, uint32_t first, uint32_t second, uint32_t* unit) {
-  constexpr uint32_t kTop = 0xCCCCCCCCu, kOdd = 0xAAAAAAAAu;
-  if constexpr (kKept == 2) {
-    unit[0] = crumbs0 << 2 & kTop;
-    unit[1] = crumbs0 & kTop;
-    unit[2] = crumbs1 << 2 & kTop;
-    unit[3] = crumbs1 & kTop;
-  } else {
-    uint32_t even, odd;  // lower two bits of units 0 and 2, of 1 and 3
-    if constexpr (kKept == 4) {
-      even = Select(kOdd, first << 1, second);
-      odd = Select(kOdd, first, second >> 1);
-    } else {
-      even = first << 1 & kOdd;
-      odd = first & kOdd;
-    }
+  constexpr uint32_t kTop = 0xCCCCCCCCu, kOdd = 0xAAAAAAAAu, kLow = 0x33333333u, kThird = 0x44444444u;
+  if constexpr (kKept == 4) {
+    // Lower two bits of units 0 and 2, of 1 and 3.
+    uint32_t even = Select(kOdd, first << 1, second), odd = Select(kOdd, first, second >> 1);
     unit[0] = Select(kTop, crumbs0 << 2, even);
     unit[1] = Select(kTop, crumbs0, odd);
     unit[2] = Select(kTop, crumbs1 << 2, even >> 2);
     unit[3] = Select(kTop, crumbs1, odd >> 2);
+  } else {
+    unit[0] = crumbs0 & kLow;
+    unit[1] = crumbs0 >> 2 & kLow;
+    unit[2] = crumbs1 & kLow;
+    unit[3] = crumbs1 >> 2 & kLow;
+    if constexpr (kKept == 3) {
+      unit[0] = MaskOr(first << 2, kThird, unit[0]);
+      unit[1] = MaskOr(first << 1, kThird, unit[1]);
+      unit[2] = MaskOr(first, kThird, unit[2]);
+      unit[3] = MaskOr(first >> 1, kThird, unit[3]);
+    }
   }
 }
 
 // A unit's eight centroids as signed bytes; a negative one is the complement, so a byte b stands for b + ½.
-__device__ __forceinline__ void CentroidBytes(uint32_t unit, const uint32_t* table, uint32_t& first, uint32_t& second) {
-  uint32_t magnitude = unit & 0x77777777u, up = unit << 4;
-  first = Permute(table[0], table[1], magnitude) ^ Permute(up, unit, 0xD9C8u);
-  second = Permute(table[0], table[1], magnitude >> 16) ^ Permute(up, unit, 0xFBEAu);
+template <int kKept>
+__device__ __forceinline__ void CentroidBytes(uint32_t unit, const uint32_t (&table)[2], uint32_t& first, uint32_t& second) {
+  if constexpr (kKept == 4) {
+    uint32_t magnitude = unit & 0x77777777u, up = unit << 4;
+    first = Permute(table[0], table[1], magnitude) ^ Permute(up, unit, 0xD9C8u);
+    second = Permute(table[0], table[1], magnitude >> 16) ^ Permute(up, unit, 0xFBEAu);
+  } else {
+    first = Permute(table[0], table[1], unit);
+    second = Permute(table[0], table[1], unit >> 16);
+  }
 }
 
 // score[m][2r + e] = ⟨q, centroids of token 16m + 8r + g⟩ in units of the table's step. `first` and `second` are the one-bit planes.
 template <int kDim, int kKept>
-__device__ __forceinline__ void CodeScores(const uint8_t* crumbs, const uint8_t* first, const uint8_t* second, const uint32_t* table,
+__device__ __forceinline__ void CodeScores(const uint8_t* crumbs, const uint8_t* first, const uint8_t* second, const uint32_t (&table)[2],
                                            const QueryFragments<kDim>& q, int lane, float (&score)[4][4]) {
   constexpr int kFours = kDim / 64, kTiles = kDim / 32;
 #pragma unroll
@@ -91,8 +108,8 @@ __device__ __forceinline__ void CodeScores(const uint8_t* crumbs, const uint8_t*
 #pragma unroll
     for (int i = 0; i < kTiles; ++i) {
       uint32_t a0, a1, a2, a3;
-      CentroidBytes(unit[i], table, a0, a2);
-      CentroidBytes(unit[kTiles + i], table, a1, a3);
+      CentroidBytes<kKept>(unit[i], table, a0, a2);
+      CentroidBytes<kKept>(unit[kTiles + i], table, a1, a3);
       MmaSigned(high, a0, a1, a2, a3, q.high[i][0], q.high[i][1]);
       MmaSigned(low, a0, a1, a2, a3, q.low[i][0], q.low[i][1]);
     }
@@ -138,7 +155,7 @@ constexpr int kAccumulatorBits = 0x4B400000;
 // Adds Σ weight · centroid over a page's tokens to `sums`. b[half][m]: weights' bytes of tokens 16m + 2t, + 2t + 1, + 2t + 8, + 2t + 9 in
 // column g; kWide: high halves in b[0] and low ones in b[1]; else b[0] has high halves in columns 0…3 and low ones in 4…7.
 template <int kDim, bool kWide, int kKept>
-__device__ __forceinline__ void AddValues(const uint8_t* crumbs, const uint8_t* first, const uint8_t* second, const uint32_t* table,
+__device__ __forceinline__ void AddValues(const uint8_t* crumbs, const uint8_t* first, const uint8_t* second, const uint32_t (&table)[2],
                                           const uint32_t (&b)[2][4], const float (&factor)[2], int lane, Sums<kDim, kWide>* sums) {
   constexpr int kFours = kDim / 64, kHalves = kWide ? 2 : 1;
 #pragma unroll
@@ -164,8 +181,8 @@ __device__ __forceinline__ void AddValues(const uint8_t* crumbs, const uint8_t* 
 #pragma unroll
       for (int m = 0; m < 4; m += 2) {
         uint32_t a0, a1, a2, a3;
-        CentroidBytes(unit[m][i], table, a0, a1);
-        CentroidBytes(unit[m + 1][i], table, a2, a3);
+        CentroidBytes<kKept>(unit[m][i], table, a0, a1);
+        CentroidBytes<kKept>(unit[m + 1][i], table, a2, a3);
 #pragma unroll
         for (int half = 0; half < kHalves; ++half) MmaUnsigned(d[half], a0, a1, a2, a3, b[half][m], b[half][m + 1]);
       }

@@ -49,9 +49,11 @@ ByteTable FitBytes(const Codebook& book, int kept) {
   }
   ByteTable table;
   table.step = static_cast<float>(best_step);
-  for (size_t m = 0; m < 8; ++m) {
-    auto b = static_cast<uint32_t>(byte(m >> (4 - kept), best_inverse));
-    table.bytes[m / 4] |= b << 8 * (m % 4);
+  for (size_t i = 0; i < 8; ++i) {
+    size_t magnitude = kept == 4 ? i : kept == 3 ? (i & 1) << 1 | i >> 2 : i & 1;
+    bool negative = kept < 4 && (i & 2) != 0;
+    auto b = static_cast<uint32_t>(byte(magnitude, best_inverse));
+    table.bytes[i / 4] |= (negative ? b ^ 0xFF : b) << 8 * (i % 4);
   }
   return table;
 }

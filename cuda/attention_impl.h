@@ -10,7 +10,7 @@ struct AttentionPlan::Impl {
   Limits limits;
   uint32_t blocks = 0, max_segments = 0;
   // The lists, one behind the other, on both sides; items last, so that an upload is one copy.
-  size_t first_at = 0, pairs_at = 0, segments_at = 0, items_at = 0;
+  size_t first_at = 0, segments_at = 0, items_at = 0;
   PinnedBuffer host;
   DeviceBuffer device;
 

@@ -41,10 +41,16 @@ class PageRing {
     __syncwarp();
   }
 
-  // Pages number first, first + step, … < count of `items`, of KV head `head`.
+  // One of `items`' every row of `step`, of KV head `head`; `first` < step is the warp's place among those that share them out.
   __device__ void Start(const AttentionItem* items, uint32_t first, uint32_t step, uint32_t count, uint32_t head) {
-    items_ = items, first_ = first, step_ = step, head_ = head;
-    count_ = first < count ? (count - first + step - 1) / step : 0;
+    items_ = items, first_ = first, step_ = step, head_ = head, count_ = 0;
+    if (count == 0) return;  // step may be 0 then
+    count_ = count / step;
+    count_ += count_ * step + Column(count_) < count ? 1 : 0;
+    LoadItems(0);
+  }
+  // Begins to fetch them.
+  __device__ void Fetch() {
     for (uint32_t i = 0; i < Shape::kStages; ++i) Issue(i, (stage_ + i) % Shape::kStages);
   }
   __device__ uint32_t count() const { return count_; }
@@ -65,14 +71,19 @@ class PageRing {
  private:
   __device__ uint32_t Barrier(uint32_t stage) const { return SharedAddress(&shared_.filled[warp_][stage]); }
 
+  // Which of row i's items is this warp's: another in each row, so that no pattern of pages meets that of warps.
+  __device__ uint32_t Column(uint32_t i) const { return (first_ + 5 * i) % step_; }
+  __device__ void LoadItems(uint32_t i) {
+    if (i >= count_) return;
+    uint32_t mine = min(i + lane_, count_ - 1);
+    uint4 x = __ldg(reinterpret_cast<const uint4*>(items_ + size_t(mine) * step_ + Column(mine)));
+    address_ = uint64_t{x.y} << 32 | x.x;
+    item_ = x.z;
+  }
+
   __device__ __forceinline__ void Issue(uint32_t i, uint32_t stage) {
     if (i >= count_) return;
-    if (i % 32 == 0) {
-      uint32_t mine = i + lane_ < count_ ? i + lane_ : i;
-      uint4 x = __ldg(reinterpret_cast<const uint4*>(items_ + first_ + size_t(mine) * step_));
-      address_ = uint64_t{x.y} << 32 | x.x;
-      item_ = x.z;
-    }
+    if (i % 32 == 0 && i > 0) LoadItems(i);
     uint64_t address = __shfl_sync(kAllLanes, address_, i % 32);
     uint32_t item = __shfl_sync(kAllLanes, item_, i % 32);
     const AttentionForm& form = shared_.forms[item & 0xFFFF];
@@ -85,7 +96,7 @@ class PageRing {
         uint32_t length = form.length[level];
         if (length == 0) break;
         const uint8_t* from = reinterpret_cast<const uint8_t*>(address) + form.offset[level] + size_t{head_} * form.stride[level];
-        BulkCopy(to, from, length, Barrier(stage));
+        BulkCopyOnce(to, from, length, Barrier(stage), once_);
         to += length;
       }
     }
@@ -97,6 +108,7 @@ class PageRing {
   uint8_t* const stages_;
   const AttentionItem* items_ = nullptr;
   uint32_t first_ = 0, step_ = 1, count_ = 0, head_ = 0, stage_ = 0, parity_ = 0;
+  const uint64_t once_ = ReadOncePolicy();
   uint64_t address_ = 0;  // of the pages i … i + 31, one a lane
   uint32_t item_ = 0;
 };
@@ -110,10 +122,14 @@ class SegmentWorker {
   __device__ SegmentWorker(const AttentionLaunch& launch, AttentionShared<kDim>* shared, uint8_t* ring)
       : launch_(launch), shared_(*shared), ring_(ring), warp_(threadIdx.x >> 5), lane_(threadIdx.x & 31), pages_(shared, ring, warp_, lane_) {}
 
-  __device__ void Run(const AttentionSegment& segment) {
+  // `fresh`: nothing of this launch was read yet that an earlier kernel may have written; `last`: no segment follows.
+  __device__ void Run(const AttentionSegment& segment, bool fresh, bool last) {
     const uint32_t head = segment.pair % launch_.kv_heads, sequence = segment.pair / launch_.kv_heads;
     const int coded_warps = CodedWarps(segment), raw_warp = warp_ - coded_warps;  // ≥ 0: takes raw items
     pages_.Start(launch_.items + segment.first_coded, warp_, coded_warps, raw_warp < 0 ? segment.coded : 0, head);
+    if (fresh && !launch_.pages_settled) WaitForEarlierKernels();
+    pages_.Fetch();
+    if (fresh) WaitForEarlierKernels();
     for (uint32_t h = warp_; h < kColumns; h += Shape::kWarps) PrepareQuery(sequence, head, h);
     __syncthreads();
     sums_.Clear();
@@ -123,12 +139,19 @@ class SegmentWorker {
       for (uint32_t i = raw_warp; i < segment.raw; i += Shape::kWarps - coded_warps) AttendToRawItem(launch_.items[segment.first_raw + i], head);
     }
     __syncthreads();
+    if (last) LetLaterKernelsStart();
     StoreSums();
     FenceAsyncProxy();
     __syncthreads();
-    StorePartial(segment);
-    if (IsLast(segment)) {
-      for (uint32_t h = warp_; h < launch_.group; h += Shape::kWarps) Finish(segment.pair, sequence, head, h);
+    if (segment.parts == 1) {
+      StorePartial(segment, LocalPartial(0));
+      __syncthreads();
+    } else {
+      StorePartial(segment, launch_.partials + (size_t{segment.first_slot} + segment.part) * launch_.group * kFloats);
+      if (!IsLast(segment)) return;
+    }
+    for (uint32_t h = warp_; h < launch_.group; h += Shape::kWarps) {
+      segment.parts == 1 ? Finish<true>(segment, sequence, head, h) : Finish<false>(segment, sequence, head, h);
     }
     __syncthreads();
   }
@@ -233,8 +256,8 @@ class SegmentWorker {
     }
   }
 
-  // All warps' sums as one, to global memory: codes' and raw rows' apart.
-  __device__ void StorePartial(const AttentionSegment& segment) {
+  // All warps' sums as one: codes' and raw rows' apart, [group][kFloats].
+  __device__ void StorePartial(const AttentionSegment& segment, float* partials) {
     const float* rows = reinterpret_cast<const float*>(ring_);
     const int coded_warps = CodedWarps(segment);
     for (uint32_t i = threadIdx.x; i < launch_.group * kDim; i += Shape::kThreads) {
@@ -248,10 +271,10 @@ class SegmentWorker {
         weight = fmaf(share, shared_.weight[w][h], weight);
         w < coded_warps ? sum[0] += x : sum[1] += x;
       }
-      float* partial = Partial(segment.slot, h);
-      if (c == 0) *reinterpret_cast<float4*>(partial) = make_float4(most, weight, 0, 0);
+      float* partial = partials + h * kFloats;
+      if (c == 0) *reinterpret_cast<float4*>(partial) = make_float4(most, weight, segment.raw > 0 ? 1.0f : 0.0f, 0);
       partial[4 + c] = sum[0];
-      partial[4 + kDim + c] = sum[1];
+      if (segment.raw > 0) partial[4 + kDim + c] = sum[1];
     }
   }
 
@@ -261,63 +284,90 @@ class SegmentWorker {
     __syncthreads();
     if (threadIdx.x == 0) {
       uint32_t before = atomicAdd(launch_.arrived + segment.pair, 1);
-      shared_.last = before + 1 == launch_.pairs[segment.pair].slots;
+      shared_.last = before + 1 == segment.parts;
       if (shared_.last) launch_.arrived[segment.pair] = 0;
     }
     __syncthreads();
+    bool last = shared_.last;
     __threadfence();
-    return shared_.last;
+    __syncthreads();
+    return last;
   }
 
-  __device__ void Finish(uint32_t pair, uint32_t sequence, uint32_t head, uint32_t h) {
+  // One query head's output from the pair's partial results: in shared memory where there is one alone.
+  template <bool kLocal>
+  __device__ void Finish(const AttentionSegment& segment, uint32_t sequence, uint32_t head, uint32_t h) {
     using Vector = WarpVector<kDim>;
-    const AttentionPair slots = launch_.pairs[pair];
+    const uint32_t pitch = launch_.group * kFloats;
+    const float* partials = kLocal ? LocalPartial(h) : launch_.partials + size_t{segment.first_slot} * pitch + h * kFloats;
     float most = kNoScore, weight = 0;
-    for (uint32_t k = lane_; k < slots.slots; k += 32) most = fmaxf(most, __ldcg(Partial(slots.first_slot + k, h)));
-#pragma unroll
-    for (int s = 1; s < 32; s *= 2) most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, s));
     Vector coded, raw;
 #pragma unroll
     for (int i = 0; i < Vector::kValues; ++i) coded.v[i] = raw.v[i] = 0;
-#pragma unroll 4
-    for (uint32_t k = 0; k < slots.slots; ++k) {
-      const float* partial = Partial(slots.first_slot + k, h);
-      float2 state = __ldcg(reinterpret_cast<const float2*>(partial));
-      float share = PowerOfTwo(state.x - most);
-      weight = fmaf(share, state.y, weight);
+    for (uint32_t base = 0; base < segment.parts; base += 32) {
+      // A lane a part: its largest score, its weight, whether it has raw rows.
+      uint32_t count = min(segment.parts - base, 32u);
+      float4 state = make_float4(kNoScore, 0, 0, 0);
+      if (lane_ < count) state = Load<kLocal, float4>(partials + size_t{base + lane_} * pitch);
+      float next = fmaxf(most, state.x);
 #pragma unroll
-      for (int i = 0; i < Vector::kValues; i += Vector::kEach) {
-        float x[Vector::kEach], y[Vector::kEach];
-        const float* at = partial + 4 + Vector::Channel(i, lane_);
-        LoadEach(at, x);
-        LoadEach(at + kDim, y);
+      for (int s = 1; s < 32; s *= 2) next = fmaxf(next, __shfl_xor_sync(kAllLanes, next, s));
+      float down = PowerOfTwo(most - next), share = PowerOfTwo(state.x - next), sum = share * state.y;
+      most = next;
 #pragma unroll
-        for (int e = 0; e < Vector::kEach; ++e) {
-          coded.v[i + e] = fmaf(share, x[e], coded.v[i + e]);
-          raw.v[i + e] = fmaf(share, y[e], raw.v[i + e]);
-        }
+      for (int s = 1; s < 32; s *= 2) sum += __shfl_xor_sync(kAllLanes, sum, s);
+      weight = fmaf(weight, down, sum);
+      coded.Scale(down);
+      raw.Scale(down);
+      uint32_t has_raw = __ballot_sync(kAllLanes, state.z > 0);
+#pragma unroll 16
+      for (uint32_t k = 0; k < count; ++k) {
+        const float* partial = partials + size_t{base + k} * pitch + 4;
+        float factor = __shfl_sync(kAllLanes, share, k);
+        AddScaled<kLocal>(partial, factor, &coded);
+        if (has_raw >> k & 1) AddScaled<kLocal>(partial + kDim, factor, &raw);
       }
     }
     coded.RotateBack(launch_, lane_);
     auto* out = static_cast<__nv_bfloat16*>(launch_.out) + sequence * launch_.out_stride + (size_t{head} * launch_.group + h) * kDim;
+    float inverse = 1.0f / weight;
 #pragma unroll
     for (int i = 0; i < Vector::kValues; i += 2) {
-      float x = (coded.v[i] + raw.v[i]) / weight, y = (coded.v[i + 1] + raw.v[i + 1]) / weight;
-      *reinterpret_cast<uint32_t*>(out + Vector::Channel(i, lane_)) = PackBf16(x, y);
+      uint32_t two = PackBf16((coded.v[i] + raw.v[i]) * inverse, (coded.v[i + 1] + raw.v[i + 1]) * inverse);
+      *reinterpret_cast<uint32_t*>(out + Vector::Channel(i, lane_)) = two;
     }
   }
 
-  template <int kCount>
-  static __device__ __forceinline__ void LoadEach(const float* at, float (&x)[kCount]) {
+  // From shared memory, or from global memory that other thread blocks wrote.
+  template <bool kLocal, typename T>
+  static __device__ __forceinline__ T Load(const float* at) {
+    return kLocal ? *reinterpret_cast<const T*>(at) : __ldcg(reinterpret_cast<const T*>(at));
+  }
+  template <bool kLocal>
+  __device__ __forceinline__ void AddScaled(const float* partial, float factor, WarpVector<kDim>* sum) const {
+    using Vector = WarpVector<kDim>;
 #pragma unroll
-    for (int e = 0; e < kCount; e += 2) {
-      float2 two = __ldcg(reinterpret_cast<const float2*>(at + e));
-      x[e] = two.x, x[e + 1] = two.y;
+    for (int i = 0; i < Vector::kValues; i += Vector::kEach) {
+      const float* at = partial + Vector::Channel(i, lane_);
+      if constexpr (Vector::kEach >= 4) {
+#pragma unroll
+        for (int e = 0; e < Vector::kEach; e += 4) {
+          float4 x = Load<kLocal, float4>(at + e);
+          float* v = sum->v + i + e;
+          v[0] = fmaf(factor, x.x, v[0]), v[1] = fmaf(factor, x.y, v[1]), v[2] = fmaf(factor, x.z, v[2]), v[3] = fmaf(factor, x.w, v[3]);
+        }
+      } else {
+        float2 x = Load<kLocal, float2>(at);
+        sum->v[i] = fmaf(factor, x.x, sum->v[i]);
+        sum->v[i + 1] = fmaf(factor, x.y, sum->v[i + 1]);
+      }
     }
   }
 
-  __device__ float* Partial(uint32_t slot, uint32_t h) const { return launch_.partials + (size_t{slot} * launch_.group + h) * PartialFloats(kDim); }
+  // Behind all warps' sums.
+  __device__ float* LocalPartial(uint32_t h) const { return reinterpret_cast<float*>(ring_) + (Shape::kWarps * kColumns * kDim + h * kFloats); }
 
+  static constexpr uint32_t kFloats = PartialFloats(kDim);
   static constexpr float kLog2E = 1.4426950408889634f;
 
   const AttentionLaunch& launch_;
@@ -337,10 +387,17 @@ __global__ void __launch_bounds__(AttentionShape<kDim>::kThreads, 1) AttentionKe
   for (uint32_t i = threadIdx.x; i < launch.form_count * kPieces; i += AttentionShape<kDim>::kThreads) {
     reinterpret_cast<uint4*>(shared.forms)[i] = __ldg(reinterpret_cast<const uint4*>(launch.forms) + i);
   }
-  uint32_t first = launch.block_first[blockIdx.x], end = launch.block_first[blockIdx.x + 1];
+  AttentionSegment segment = launch.segments[blockIdx.x];
+  uint32_t next = launch.block_first[blockIdx.x];
+  const uint32_t end = launch.block_first[blockIdx.x + 1];
   SegmentWorker<kDim, kWide> worker(launch, &shared, ring);
   __syncthreads();
-  for (uint32_t i = first; i < end; ++i) worker.Run(launch.segments[i]);
+  if (segment.parts == 0) return;
+  for (bool fresh = true;; fresh = false) {
+    worker.Run(segment, fresh, next == end);
+    if (next == end) return;
+    segment = launch.segments[next++];
+  }
 #endif
 }
 
@@ -348,12 +405,21 @@ template <int kDim>
 cudaError_t LaunchAttentionOf(const AttentionLaunch& launch, cudaStream_t stream) {
   using Shape = AttentionShape<kDim>;
   static_assert(Shape::kRingBytes + sizeof(AttentionShared<kDim>) <= 227 * 1024);
-  static_assert(Shape::kWarps * kMaxAttentionGroup * kDim * sizeof(float) <= Shape::kRingBytes);
+  static_assert((Shape::kWarps * kDim + PartialFloats(kDim)) * kMaxAttentionGroup * sizeof(float) <= Shape::kRingBytes);
   auto kernel = launch.group > 4 ? AttentionKernel<kDim, true> : AttentionKernel<kDim, false>;
   cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Shape::kRingBytes);
   if (error != cudaSuccess) return error;
-  kernel<<<launch.blocks, Shape::kThreads, Shape::kRingBytes, stream>>>(launch);
-  return cudaGetLastError();
+  cudaLaunchAttribute overlap;
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(launch.blocks);
+  config.blockDim = dim3(Shape::kThreads);
+  config.dynamicSmemBytes = Shape::kRingBytes;
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel, launch);
 }
 
 }  // namespace quire::cuda

@@ -15,9 +15,8 @@ inline constexpr uint32_t kMaxAttentionGroup = 8, kMaxAttentionDim = 256;
 struct AttentionLaunch {
   const AttentionForm* forms;  // [form_count]
   const AttentionItem* items;
-  const AttentionSegment* segments;  // those of thread block b: [block_first[b], block_first[b + 1])
+  const AttentionSegment* segments;  // as AttentionSchedule has them
   const uint32_t* block_first;
-  const AttentionPair* pairs;
   const void* q;  // bf16 [sequences][kv_heads · group][d]
   void* out;
   int64_t q_stride, out_stride;  // elements
@@ -25,6 +24,7 @@ struct AttentionLaunch {
   uint32_t* arrived;             // [pair]; 0 between launches
   uint32_t form_count, kv_heads, group, blocks;
   float score_scale;
+  bool pages_settled;
   uint32_t signs[2][kMaxAttentionDim / 32];  // the rotation's, bit c % 32 of word c / 32
   float
       hartley[3];  // of d = 3 · 2^n: the 3 × 3 matrix is circulant but for order: [j][k] is hartley[j k % 3]

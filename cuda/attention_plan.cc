@@ -31,9 +31,8 @@ absl::StatusOr<AttentionPlan> AttentionPlan::Create(const Limits& limits) {
   impl->limits = limits;
   impl->blocks = info->multiprocessors;
   size_t pairs = size_t{limits.sequences} * limits.kv_heads;
-  impl->max_segments = static_cast<uint32_t>(pairs + kSegmentsPerBlock * impl->blocks);
-  impl->pairs_at = Aligned((impl->blocks + 1) * sizeof(uint32_t));
-  impl->segments_at = impl->pairs_at + Aligned(pairs * sizeof(AttentionPair));
+  impl->max_segments = static_cast<uint32_t>(pairs + (kSegmentsPerBlock + 1) * impl->blocks);
+  impl->segments_at = Aligned((impl->blocks + 1) * sizeof(uint32_t));
   impl->items_at = impl->segments_at + Aligned(impl->max_segments * sizeof(AttentionSegment));
   size_t bytes = impl->items_at + size_t{limits.items} * sizeof(AttentionItem);
   auto host = PinnedBuffer::Allocate(bytes);
@@ -111,7 +110,6 @@ absl::Status AttentionPlan::Set(std::span<const AttentionSequence> sequences, co
     std::memcpy(impl.host.data() + at, list.data(), list.size() * sizeof(list[0]));
   };
   copy(impl.first_at, impl.schedule.first);
-  copy(impl.pairs_at, impl.schedule.pairs);
   copy(impl.segments_at, impl.schedule.segments);
   return absl::OkStatus();
 }

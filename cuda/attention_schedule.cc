@@ -14,7 +14,7 @@ constexpr uint64_t kSegmentCost = 48 << 10;
 constexpr uint32_t kLeastItems = 4;
 
 struct Share {
-  uint32_t sequence, head, part, slot;
+  uint32_t sequence, head, part, parts, first_slot;
   uint64_t cost;
 };
 
@@ -25,7 +25,7 @@ uint64_t CostOf(const AttentionWork& w, std::span<const uint32_t> costs) {
 }
 
 uint32_t PartsOf(const AttentionWork& w, uint64_t cost, uint64_t share) {
-  uint32_t most = std::max(1u, (w.coded + w.raw) / kLeastItems);
+  uint32_t most = std::clamp((w.coded + w.raw) / kLeastItems, 1u, uint32_t{UINT16_MAX});
   return static_cast<uint32_t>(std::clamp<uint64_t>((cost + share - 1) / share, 1, most));
 }
 
@@ -67,8 +67,8 @@ std::vector<Share> SharesOf(std::span<const AttentionWork> work, std::span<const
   uint32_t slot = 0;
   for (uint32_t s = 0; s < work.size(); ++s) {
     uint32_t parts = PartsOf(work[s], cost[s], share);
-    for (uint32_t h = 0; h < heads; ++h) {
-      for (uint32_t p = 0; p < parts; ++p) shares.push_back({s, h, p, slot++, cost[s] / parts});
+    for (uint32_t h = 0; h < heads; ++h, slot += parts) {
+      for (uint32_t p = 0; p < parts; ++p) shares.push_back({s, h, p, parts, slot, cost[s] / parts});
     }
   }
   std::stable_sort(shares.begin(), shares.end(),
@@ -132,28 +132,28 @@ void MakeSchedule(std::span<const AttentionWork> work, std::span<const uint32_t>
     best_block = block_of;
   }
 
-  std::vector<uint32_t> parts(work.size(), 0);
-  for (const Share& share : best) parts[share.sequence] = std::max(parts[share.sequence], share.part + 1);
-  std::vector<std::vector<uint32_t>> cuts;
-  for (size_t s = 0; s < work.size(); ++s) cuts.push_back(CutsOf(work[s], costs, cost[s], parts[s]));
-
-  out->pairs.clear();
-  uint32_t slot = 0;
-  for (uint32_t p : parts) {
-    for (uint32_t h = 0; h < heads; ++h, slot += p) out->pairs.push_back({slot, p});
+  std::vector<std::vector<uint32_t>> cuts(work.size());
+  for (const Share& share : best) {
+    auto& cut = cuts[share.sequence];
+    if (cut.empty()) cut = CutsOf(work[share.sequence], costs, cost[share.sequence], share.parts);
   }
-  out->first.assign(blocks + 1, 0);
-  for (uint32_t block : best_block) ++out->first[block + 1];
-  std::partial_sum(out->first.begin(), out->first.end(), out->first.begin());
+  // Shares come from the largest, so a block's first is its largest.
+  std::vector<uint32_t> count(blocks, 0);
+  for (uint32_t block : best_block) ++count[block];
+  out->first.assign(1, blocks);
+  for (uint32_t n : count) out->first.push_back(out->first.back() + (n > 0 ? n - 1 : 0));
+  out->segments.assign(out->first.back(), {});
   std::vector<uint32_t> next(out->first.begin(), out->first.end() - 1);
-  out->segments.assign(best.size(), {});
   for (size_t i = 0; i < best.size(); ++i) {
     const Share& share = best[i];
-    AttentionSegment& segment = out->segments[next[best_block[i]]++];
+    uint32_t block = best_block[i];
+    AttentionSegment& segment = out->segments[out->segments[block].parts == 0 ? block : next[block]++];
     const auto& cut = cuts[share.sequence];
     segment = SegmentOf(work[share.sequence], costs, cut[share.part], cut[share.part + 1]);
     segment.pair = share.sequence * heads + share.head;
-    segment.slot = share.slot;
+    segment.first_slot = share.first_slot;
+    segment.part = static_cast<uint16_t>(share.part);
+    segment.parts = static_cast<uint16_t>(share.parts);
   }
 }
 

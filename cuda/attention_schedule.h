@@ -15,17 +15,17 @@ struct AttentionWork {
   uint32_t first_item = 0, coded = 0, raw = 0;
 };
 
-// More segments than (sequences · heads + kSegmentsPerBlock · blocks) never come out.
+// More segments with something to do than (sequences · heads + kSegmentsPerBlock · blocks) never come out.
 inline constexpr uint32_t kSegmentsPerBlock = 4;
 
 // Of all ways to cut pairs into equal shares that were tried, the one whose busiest block ends first when the
-// largest shares are given out first, each to the block with the least to do. `costs`: by item. Results:
-// segments in the order of their blocks, first[b] … first[b + 1] those of block b; and every pair's slots.
+// largest shares are given out first, each to the block with the least to do. `costs`: by item.
 // REQUIRES: every sequence has an item.
 struct AttentionSchedule {
+  // Block b's first segment is segments[b], which may have nothing to do; its others, of which most blocks have
+  // none, are segments[first[b]] … segments[first[b + 1] − 1].
   std::vector<AttentionSegment> segments;
-  std::vector<uint32_t> first;       // [blocks + 1]
-  std::vector<AttentionPair> pairs;  // [sequences · heads]
+  std::vector<uint32_t> first;  // [blocks + 1]
 };
 void MakeSchedule(std::span<const AttentionWork> work, std::span<const uint32_t> costs, uint32_t heads,
                   uint32_t blocks, AttentionSchedule* out);

@@ -52,8 +52,15 @@ __device__ __forceinline__ void InitBarrier(uint32_t barrier) { asm volatile("mb
 __device__ __forceinline__ void ExpectBytes(uint32_t barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
-__device__ __forceinline__ void BulkCopy(uint32_t shared, const void* global, uint32_t bytes, uint32_t barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared), "l"(global), "r"(bytes), "r"(barrier)
+// What is read once goes first when the L2 cache wants room: lists and partial results stay.
+__device__ __forceinline__ uint64_t ReadOncePolicy() {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+__device__ __forceinline__ void BulkCopyOnce(uint32_t shared, const void* global, uint32_t bytes, uint32_t barrier, uint64_t policy) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(shared),
+               "l"(global), "r"(bytes), "r"(barrier), "l"(policy)
                : "memory");
 }
 __device__ __forceinline__ void WaitForPhase(uint32_t barrier, uint32_t parity) {
@@ -62,6 +69,11 @@ __device__ __forceinline__ void WaitForPhase(uint32_t barrier, uint32_t parity) 
     asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}" : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
   } while (!done);
 }
+
+// This launch may begin while the kernel before it in its stream ends (programmatic dependent launch): what that one may have written is
+// there only after the first of these. The second lets the next one begin likewise.
+__device__ __forceinline__ void WaitForEarlierKernels() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+__device__ __forceinline__ void LetLaterKernelsStart() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 
 // A vector of one head across a warp: value a · kEach + e of a lane is channel a · kPower + kEach · lane + e.
 template <int kDim>
@@ -72,6 +84,10 @@ struct WarpVector {
 
   static __device__ __forceinline__ int Channel(int i, int lane) { return i / kEach * kPower + kEach * lane + i % kEach; }
 
+  __device__ __forceinline__ void Scale(float factor) {
+#pragma unroll
+    for (int i = 0; i < kValues; ++i) v[i] *= factor;
+  }
   // y = R x.
   __device__ void Rotate(const AttentionLaunch& launch, int lane) {
     Flip(launch, 0, 1.0f, lane);

@@ -1,11 +1,11 @@
 // Decode attention on codes: microseconds beside SDPA's, bytes a second beside a device copy's, as JSON lines
 // (DESIGN.md, "What counts as measured") and a table on stderr.
 //
-//   quire-attention-bench [main|shapes|batches]… [--sdpa=FILE] [--quick]
+//   quire-attention-bench [main|records|shapes|batches]… [--sdpa=FILE] [--quick]
 //
 // FILE is what tests/cuda/sdpa_times.py printed on the same machine: a line for each shape, "batch tokens
-// microseconds". A layer's launches go through the layers of objects of eight, so that no cache holds what
-// they read.
+// microseconds microseconds", replayed from a graph and launched call by call. A layer's launches go through
+// the layers of objects of eight, so that no cache holds what they read.
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
@@ -23,42 +23,100 @@ namespace {
 
 struct Options {
   std::set<std::string> parts;
-  std::map<std::pair<uint32_t, uint32_t>, double> sdpa;  // (batch, tokens): microseconds
+  struct Sdpa {
+    double graph = 0, launched = 0;  // microseconds
+  };
+  std::map<std::pair<uint32_t, uint32_t>, Sdpa> sdpa;  // by batch and tokens
   int repeats = 21;
 };
 
 constexpr uint32_t kLayers = 8, kBlocks = 3;
 constexpr int kLaunches = 16;  // in one measurement
 
+// How a page's slices lie: as in an object, level by level and in it layer by layer; or layer by layer, each
+// head's levels side by side.
+enum class Order { kLevels, kRecords };
+
 // Pages all over device memory, copies of a few coded blocks, in no order.
 class Pages {
  public:
-  Pages(const Stream& stream, uint32_t heads, uint32_t dim, uint32_t count)
-      : pool_(kLayers, heads, dim, kBlocks, {"tq:k4v4"}), heads_(heads), dim_(dim), order_(count) {
+  Pages(const Stream& stream, uint32_t heads, uint32_t dim, uint32_t count, Order order = Order::kLevels)
+      : pool_(kLayers, heads, dim, kBlocks, {"tq:k4v4"}), heads_(heads), dim_(dim), places_(count) {
     pool_.FormsToDevice();
     pool_.ToDevice(stream);
     const SliceMap& map = pool_.shape(0).map(false);
-    pitch_ = (map.ObjectBytes(map.levels()) + 255) / 256 * 256;
+    size_t bytes = map.ObjectBytes(map.levels());
+    std::vector<DeviceBuffer> records;
+    if (order == Order::kRecords) {
+      bytes = size_t{kLayers} * heads * RecordPitch(map);
+      for (uint32_t b = 1; b < kBlocks; ++b) records.push_back(Records(stream, map, b));
+      UseRecords(map);
+    }
+    pitch_ = (bytes + 255) / 256 * 256;
     memory_ = Check(DeviceBuffer::Allocate(count * pitch_));
-    std::iota(order_.begin(), order_.end(), 0);
-    std::shuffle(order_.begin(), order_.end(), std::mt19937(5));
+    std::iota(places_.begin(), places_.end(), 0);
+    std::shuffle(places_.begin(), places_.end(), std::mt19937(5));
     for (uint32_t i = 0; i < count; ++i) {
       uint32_t block = 1 + i % (kBlocks - 1);
-      Check(CopyOnDevice(stream.ref(), pool_.DeviceObject(block, 0), pool_.object(block, 0).size(),
-                         memory_.data() + i * pitch_));
+      const uint8_t* from = records.empty() ? pool_.DeviceObject(block, 0) : records[block - 1].data();
+      Check(CopyOnDevice(stream.ref(), from, bytes, memory_.data() + i * pitch_));
     }
     Check(stream.Synchronize());
   }
 
   const AttentionPool& pool() const { return pool_; }
+  const AttentionForms& forms() const { return forms_ != nullptr ? *forms_ : pool_.forms(); }
   uint32_t heads() const { return heads_; }
   uint32_t dim() const { return dim_; }
-  const uint8_t* at(size_t i) const { return memory_.data() + order_[i % order_.size()] * pitch_; }
+  const uint8_t* at(size_t i) const { return memory_.data() + places_[i % places_.size()] * pitch_; }
 
  private:
+  static size_t RecordPitch(const SliceMap& map) {
+    size_t bytes = 0;
+    for (int level = 0; level < map.levels(); ++level) bytes += map.slice(level, 0, 0).length;
+    return (bytes + 127) / 128 * 128;
+  }
+
+  DeviceBuffer Records(const Stream& stream, const SliceMap& map, uint32_t block) const {
+    size_t pitch = RecordPitch(map);
+    DeviceBuffer to = Check(DeviceBuffer::Allocate(kLayers * heads_ * pitch));
+    for (uint32_t l = 0; l < kLayers; ++l) {
+      for (uint32_t h = 0; h < heads_; ++h) {
+        uint8_t* record = to.data() + (l * heads_ + h) * pitch;
+        for (int level = 0; level < map.levels(); ++level) {
+          Extent slice = map.slice(level, l, h);
+          Check(
+              CopyOnDevice(stream.ref(), pool_.DeviceObject(block, 0) + slice.offset, slice.length, record));
+          record += slice.length;
+        }
+      }
+    }
+    return to;
+  }
+
+  // The pool's forms, of records.
+  void UseRecords(const SliceMap& map) {
+    std::vector<std::vector<AttentionForm>> all(kLayers);
+    auto pitch = static_cast<uint32_t>(RecordPitch(map));
+    for (uint32_t l = 0; l < kLayers; ++l) {
+      for (uint32_t i = 0; i < pool_.forms().count(); ++i) {
+        AttentionForm form = pool_.forms().form(l, i);
+        uint32_t at = l * heads_ * pitch;
+        for (int level = 0; form.kind == AttentionForm::kCoded && level < map.levels(); ++level) {
+          form.offset[level] = at;
+          form.stride[level] = pitch;
+          at += form.length[level];
+        }
+        all[l].push_back(form);
+      }
+    }
+    forms_ = std::make_unique<AttentionForms>(Check(AttentionForms::Create(all)));
+  }
+
   AttentionPool pool_;
+  std::unique_ptr<AttentionForms> forms_;  // where they are not the pool's
   uint32_t heads_, dim_;
-  std::vector<uint32_t> order_;
+  std::vector<uint32_t> places_;
   size_t pitch_ = 0;
   DeviceBuffer memory_;
 };
@@ -99,10 +157,10 @@ Outcome Measure(const Stream& stream, const Options& options, const Pages& pages
   for (size_t s = 0; s < lists.size(); ++s) sequences.push_back({lists[s], shape.lengths[s]});
   auto batch = static_cast<uint32_t>(sequences.size());
   AttentionPlan plan = Check(AttentionPlan::Create({batch, items, pages.heads()}));
-  Check(plan.Set(sequences, pool.forms(), 0, 0));
+  Check(plan.Set(sequences, pages.forms(), 0, 0));
   Check(plan.Upload(stream.ref()));
-  DecodeAttention attention = Check(
-      DecodeAttention::Create({AttentionPool::kPoolSeed, pages.dim(), pages.heads(), shape.group, batch}));
+  DecodeAttention attention = Check(DecodeAttention::Create(
+      {AttentionPool::kPoolSeed, pages.dim(), pages.heads(), shape.group, batch, true}));
   int64_t stride = int64_t{pages.heads()} * shape.group * pages.dim();
   std::vector<uint16_t> query(batch * stride);
   std::mt19937 engine(1);
@@ -115,7 +173,7 @@ Outcome Measure(const Stream& stream, const Options& options, const Pages& pages
   float scale = 1 / std::sqrt(static_cast<float>(pages.dim()));
   double ms = Milliseconds(stream, options.repeats, [&](int) {
     for (uint32_t i = 0; i < kLaunches; ++i)
-      Check(attention.Run(plan, pool.forms(), i % kLayers, scale, q.data(), stride, out.data(), stride,
+      Check(attention.Run(plan, pages.forms(), i % kLayers, scale, q.data(), stride, out.data(), stride,
                           stream.ref()));
   });
   return {ms / kLaunches * 1e3, static_cast<double>(plan.bytes())};
@@ -130,8 +188,8 @@ class Report {
     double ms = Milliseconds(stream, options.repeats,
                              [&](int) { Check(CopyOnDevice(stream.ref(), from.data(), kBytes, to.data())); });
     copy_ = 2.0 * kBytes / ms * 1e-6;
-    std::fprintf(stderr, "device copy: %.0f GB/s read and written\n%-34s %9s %9s %9s %9s\n", copy_, "", "us",
-                 "GB/s", "of copy", "x SDPA");
+    std::fprintf(stderr, "device copy: %.0f GB/s read and written\n%-34s %9s %9s %9s %9s %9s\n", copy_, "",
+                 "us", "GB/s", "of copy", "x SDPA", "launched");
   }
 
   double Share(const Outcome& o) const { return o.bytes / o.microseconds * 1e-3 / copy_; }
@@ -143,12 +201,17 @@ class Report {
     Print(
         {"gpu.attention." + name + ".rate", "GB/s", "device copy", context, rate, copy_, rate / copy_, goal});
     auto sdpa = options_.sdpa.find(shape);
-    double ratio = sdpa == options_.sdpa.end() ? 0 : sdpa->second / o.microseconds;
-    if (ratio > 0)
-      Print({"gpu.attention." + name + ".time", "us", "bf16 SDPA", context, o.microseconds, sdpa->second,
-             ratio, sdpa_goal});
-    std::fprintf(stderr, "%-34s %9.1f %9.0f %8.1f%% %9.2f\n", name.c_str(), o.microseconds, rate,
-                 100 * rate / copy_, ratio);
+    double ratio = 0, launched = 0;
+    if (sdpa != options_.sdpa.end()) {
+      ratio = sdpa->second.graph / o.microseconds;
+      launched = sdpa->second.launched / o.microseconds;
+      Print({"gpu.attention." + name + ".time", "us", "bf16 SDPA, replayed from a graph", context,
+             o.microseconds, sdpa->second.graph, ratio, sdpa_goal});
+      Print({"gpu.attention." + name + ".time_launched", "us", "bf16 SDPA, launched call by call", context,
+             o.microseconds, sdpa->second.launched, launched, 0});
+    }
+    std::fprintf(stderr, "%-34s %9.1f %9.0f %8.1f%% %9.2f %9.2f\n", name.c_str(), o.microseconds, rate,
+                 100 * rate / copy_, ratio, launched);
   }
 
  private:
@@ -157,8 +220,9 @@ class Report {
 };
 
 // 32 query and 8 KV heads, d = 128.
-void BenchMain(const Stream& stream, const Options& options, const Report& report) {
-  Pages pages(stream, 8, 128, 8192);
+void BenchMain(const Stream& stream, const Options& options, const Report& report, Order order) {
+  Pages pages(stream, 8, 128, 8192, order);
+  const char* prefix = order == Order::kRecords ? "records." : "";
   struct Goal {
     uint32_t batch, tokens;
     double share, four, fewer;
@@ -168,7 +232,7 @@ void BenchMain(const Stream& stream, const Options& options, const Report& repor
                         {16, 8192, 0.72, 3.1, 0},
                         {16, 32768, 0.85, 3.3, 4.3}}) {
     std::vector<uint32_t> lengths(g.batch, g.tokens);
-    std::string name = absl::StrCat("b", g.batch, ".", g.tokens / 1024, "k");
+    std::string name = absl::StrCat(prefix, "b", g.batch, ".", g.tokens / 1024, "k");
     double one_by_one = 0;
     for (int levels = 3; levels >= 1; --levels) {
       Outcome o = Measure(stream, options, pages, {lengths, {levels}});
@@ -183,7 +247,7 @@ void BenchMain(const Stream& stream, const Options& options, const Report& repor
            one_by_one, one_by_one / mixed.microseconds, 0});
   }
   Outcome small = Measure(stream, options, pages, {{2048}, {3}});
-  report.Add("b1.2k.4", small, 0, {1, 2048}, 0, "a launch that has little to do");
+  report.Add(absl::StrCat(prefix, "b1.2k.4"), small, 0, {1, 2048}, 0, "a launch that has little to do");
 }
 
 // Other head sizes and groups, 16 sequences of 8k tokens each; goals: 70 % of what is asked of d = 128 and
@@ -230,8 +294,8 @@ int Main(int argc, char** argv) {
     if (arg.starts_with("--sdpa=")) {
       std::ifstream file(arg.substr(7));
       uint32_t batch, tokens;
-      double us;
-      while (file >> batch >> tokens >> us) options.sdpa[{batch, tokens}] = us;
+      Options::Sdpa times;
+      while (file >> batch >> tokens >> times.graph >> times.launched) options.sdpa[{batch, tokens}] = times;
       if (options.sdpa.empty()) Fail("no times in " + arg.substr(7));
     } else if (arg == "--quick") {
       options.repeats = 7;
@@ -242,7 +306,8 @@ int Main(int argc, char** argv) {
   auto wanted = [&](const char* part) { return options.parts.empty() || options.parts.contains(part); };
   Stream stream = Check(Stream::Create());
   Report report(stream, options);
-  if (wanted("main")) BenchMain(stream, options, report);
+  if (wanted("main")) BenchMain(stream, options, report, Order::kLevels);
+  if (wanted("records")) BenchMain(stream, options, report, Order::kRecords);
   if (wanted("shapes")) BenchShapes(stream, options, report);
   if (wanted("batches")) BenchBatches(stream, options, report);
   return 0;

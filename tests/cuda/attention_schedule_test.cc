@@ -27,25 +27,34 @@ double Check(const Load& load, uint32_t heads, uint32_t blocks) {
   AttentionSchedule schedule;
   MakeSchedule(load.work, load.costs, heads, blocks, &schedule);
   size_t pairs = load.work.size() * heads;
-  EXPECT_LE(schedule.segments.size(), pairs + kSegmentsPerBlock * blocks);
+  EXPECT_LE(schedule.segments.size(), pairs + (kSegmentsPerBlock + 1) * blocks);
   EXPECT_EQ(schedule.first.size(), blocks + 1);
+  EXPECT_EQ(schedule.first.front(), blocks);
   EXPECT_EQ(schedule.first.back(), schedule.segments.size());
   EXPECT_TRUE(std::is_sorted(schedule.first.begin(), schedule.first.end()));
-  EXPECT_EQ(schedule.pairs.size(), pairs);
   std::vector<std::vector<int>> seen(pairs, std::vector<int>(load.costs.size(), 0));
   std::set<uint32_t> slots;
-  std::vector<uint32_t> slots_of(pairs, 0);
+  std::vector<uint32_t> parts(pairs, 0), parts_seen(pairs, 0);
   uint64_t total = 0, most = 0;
   for (uint32_t b = 0; b < blocks; ++b) {
+    std::vector<AttentionSegment> segments{schedule.segments[b]};
+    for (uint32_t i = schedule.first[b]; i < schedule.first[b + 1]; ++i) segments.push_back(schedule.segments[i]);
     uint64_t mine = 0;
-    for (uint32_t i = schedule.first[b]; i < schedule.first[b + 1]; ++i) {
-      const AttentionSegment& s = schedule.segments[i];
+    for (const AttentionSegment& s : segments) {
+      if (s.parts == 0) {
+        EXPECT_EQ(segments.size(), 1u);
+        continue;
+      }
       EXPECT_GT(s.coded + s.raw, 0u);
       EXPECT_LE(s.raw_share, 256u);
-      EXPECT_TRUE(slots.insert(s.slot).second);
-      EXPECT_GE(s.slot, schedule.pairs[s.pair].first_slot);
-      EXPECT_LT(s.slot, schedule.pairs[s.pair].first_slot + schedule.pairs[s.pair].slots);
-      ++slots_of[s.pair];
+      EXPECT_LT(s.part, s.parts);
+      EXPECT_LT(s.first_slot + s.part, pairs + kSegmentsPerBlock * blocks);
+      EXPECT_TRUE(slots.insert(s.first_slot + s.part).second);
+      if (parts[s.pair] != 0) {
+        EXPECT_EQ(parts[s.pair], s.parts);
+      }
+      parts[s.pair] = s.parts;
+      ++parts_seen[s.pair];
       auto take = [&](uint32_t first, uint32_t count) {
         for (uint32_t k = first; k < first + count; ++k) {
           ++seen[s.pair][k];
@@ -66,7 +75,7 @@ double Check(const Load& load, uint32_t heads, uint32_t blocks) {
     most = std::max(most, mine);
   }
   for (size_t p = 0; p < pairs; ++p) {
-    EXPECT_EQ(slots_of[p], schedule.pairs[p].slots);
+    EXPECT_EQ(parts_seen[p], parts[p]);
     const AttentionWork& w = load.work[p / heads];
     for (uint32_t k = 0; k < load.costs.size(); ++k)
       EXPECT_EQ(seen[p][k], k >= w.first_item && k < w.first_item + w.coded + w.raw ? 1 : 0);

@@ -1,8 +1,8 @@
 """Times Torch's bf16 attention at quire-attention-bench's shapes: one query token, 32 query and 8 KV heads, d=128.
 
-Prints "batch tokens microseconds" for each shape, of the fastest of all SDPA backends, of two memory layouts, and of a group's
-query heads taken as heads or as rows; everything that was tried goes to stderr. Launches are replayed from a CUDA graph, over
-several K and V so that no cache holds them.
+Prints "batch tokens microseconds microseconds" for each shape: of calls replayed from a CUDA graph, and of calls made one after
+the other; each of the fastest of all SDPA backends, of two memory layouts, and of a group's query heads taken as heads or as
+rows. Everything that was tried goes to stderr. Calls go over several K and V, so that no cache holds them.
 
     python3 sdpa_times.py > FILE
 """
@@ -37,21 +37,29 @@ def microseconds(call, sets):
     with torch.cuda.graph(graph):
         for i in range(LAUNCHES):
             call(*sets[i % len(sets)])
-    times = []
-    for _ in range(24):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) / LAUNCHES * 1e3)
-    return statistics.median(times[3:])
+
+    def median(run):
+        times = []
+        for _ in range(24):
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            run()
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end) / LAUNCHES * 1e3)
+        return statistics.median(times[3:])
+
+    def one_by_one():
+        for i in range(LAUNCHES):
+            call(*sets[i % len(sets)])
+
+    return median(graph.replay), median(one_by_one)
 
 
 def main():
     print("torch", torch.__version__, torch.cuda.get_device_name(), file=sys.stderr)
     for batch, tokens in SHAPES:
-        best = None
+        best = (float("inf"), float("inf"))
         for token_major in (False, True):
             raw = batch * tokens * KV_HEADS * DIM * 4
             sets = tensors(batch, tokens, token_major, max(2, min(8, (600 << 20) // raw)))
@@ -70,11 +78,11 @@ def main():
                         print(batch, tokens, token_major, backend, name, "-", str(error).split("\n")[0][:90], file=sys.stderr)
                         torch.cuda.synchronize()
                         continue
-                    print(batch, tokens, "BLHD" if token_major else "BHLD", str(backend), name, f"{us:.1f}", file=sys.stderr)
-                    best = us if best is None else min(best, us)
+                    print(batch, tokens, "BLHD" if token_major else "BHLD", str(backend), name, f"{us[0]:.1f} {us[1]:.1f}", file=sys.stderr)
+                    best = tuple(map(min, best, us))
             del sets
             torch.cuda.empty_cache()
-        print(batch, tokens, f"{best:.2f}", flush=True)
+        print(batch, tokens, f"{best[0]:.2f} {best[1]:.2f}", flush=True)
 
 
 if __name__ == "__main__":
