@@ -18,12 +18,11 @@ struct AttentionWork {
 // More segments with something to do than (sequences · heads + kSegmentsPerBlock · blocks) never come out.
 inline constexpr uint32_t kSegmentsPerBlock = 4;
 
-// Of all ways to cut pairs into equal shares that were tried, the one whose busiest block ends first when the
-// largest shares are given out first, each to the block with the least to do. `costs`: by item.
-// REQUIRES: every sequence has an item.
+// Of the ways that were tried (pairs in equal parts of some size, or all pairs end to end in equal lengths)
+// the one whose busiest block ends first. `costs`: by item. REQUIRES: every sequence has an item.
 struct AttentionSchedule {
-  // Block b's first segment is segments[b], which may have nothing to do; its others, of which most blocks have
-  // none, are segments[first[b]] … segments[first[b + 1] − 1].
+  // Block b's first segment is segments[b], which may have nothing to do; its others, of which most blocks
+  // have none, are segments[first[b]] … segments[first[b + 1] − 1].
   std::vector<AttentionSegment> segments;
   std::vector<uint32_t> first;  // [blocks + 1]
 };

@@ -98,13 +98,13 @@ TEST(AttentionScheduleTest, EqualSequencesAreNotCutWhereBlocksAreNearlyAllBusy) 
 TEST(AttentionScheduleTest, AFewMorePairsThanBlocksAreCut) {
   Load load;
   for (int i = 0; i < 20; ++i) load.Add(512, 0);
-  EXPECT_LE(Check(load, 8, 132), 1.2);
+  EXPECT_LE(Check(load, 8, 132), 1.1);
 }
 
 TEST(AttentionScheduleTest, UnequalLengths) {
   Load load;
   for (uint32_t i = 0; i < 16; ++i) load.Add(16 + 64 * i, 3);
-  EXPECT_LE(Check(load, 8, 132), 1.25);
+  EXPECT_LE(Check(load, 8, 132), 1.15);
 }
 
 TEST(AttentionScheduleTest, AnyLoad) {
