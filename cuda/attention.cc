@@ -54,8 +54,7 @@ absl::StatusOr<DecodeAttention> DecodeAttention::Create(const Shape& shape) {
 
   size_t pairs = size_t{shape.sequences} * shape.kv_heads;
   size_t slots = pairs + kSegmentsPerBlock * launch.blocks;
-  auto partials = DeviceBuffer::Allocate(slots * shape.group * PartialFloats(shape.dim) *
-                                         sizeof(float));
+  auto partials = DeviceBuffer::Allocate(slots * shape.group * PartialFloats(shape.dim) * sizeof(float));
   if (!partials.ok()) return partials.status();
   auto arrived = DeviceBuffer::Allocate(pairs * sizeof(uint32_t));
   if (!arrived.ok()) return arrived.status();
@@ -75,7 +74,8 @@ absl::Status DecodeAttention::Run(const AttentionPlan& plan, const AttentionForm
                                   int64_t out_stride, StreamRef stream) const {
   const AttentionPlan::Impl& p = *plan.impl_;
   AttentionLaunch launch = impl_->launch;
-  if (p.limits.kv_heads != launch.kv_heads || p.blocks != launch.blocks || p.sequences > impl_->shape.sequences || p.sequences == 0 || layer >= forms.layers()) {
+  if (p.limits.kv_heads != launch.kv_heads || p.blocks != launch.blocks ||
+      p.sequences > impl_->shape.sequences || p.sequences == 0 || layer >= forms.layers()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "attention: a plan of ", p.sequences, " sequences (1 to ", impl_->shape.sequences, ") and ",
         p.limits.kv_heads, " KV heads (", launch.kv_heads, "), layer ", layer, " of ", forms.layers()));

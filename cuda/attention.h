@@ -121,8 +121,8 @@ class DecodeAttention {
     uint32_t dim = 0;
     uint32_t kv_heads = 0, group = 1;  // query head h reads KV head h / group; group ≤ 8
     uint32_t sequences = 0;            // at most
-    // Whether what wrote the pages was over before the kernel that stands before a Run in its stream began: their
-    // bytes are then fetched while that kernel ends.
+    // Whether what wrote the pages was over before the kernel that stands before a Run in its stream began:
+    // their bytes are then fetched while that kernel ends.
     bool pages_settled = false;
   };
   // INVALID_ARGUMENT or UNIMPLEMENTED for a shape, UNIMPLEMENTED for a device, that has no kernel.

@@ -20,8 +20,8 @@ struct alignas(16) AttentionForm {
   uint8_t kind = kCoded;
   uint8_t k_kept = 0, v_kept = 0;  // bits that the page holds of each code, 2…4
   uint8_t unused = 0;
-  // Centroids as signed bytes: (byte + ½) · step is the centroid. Of 4 bits by magnitude, without the sign; of
-  // 3 by (last bit, sign, first bit), of 2 by (sign, bit).
+  // Centroids as signed bytes: (byte + ½) · step is the centroid. Of 4 bits by magnitude, without the sign;
+  // of 3 by (last bit, sign, first bit), of 2 by (sign, bit).
   uint32_t k_table[2] = {}, v_table[2] = {};
   float k_step = 1, v_step = 1;  // k_step includes the nominal ratios of the levels
 };
@@ -40,10 +40,10 @@ static_assert(sizeof(AttentionItem) == 16);
 struct alignas(16) AttentionSegment {
   uint32_t first_coded = 0, coded = 0;  // items
   uint32_t first_raw = 0, raw = 0;
-  uint32_t pair = 0;            // sequence · KV heads + head
-  uint32_t first_slot = 0;      // of the pair's partial results; this one's is first_slot + part
+  uint32_t pair = 0;             // sequence · KV heads + head
+  uint32_t first_slot = 0;       // of the pair's partial results; this one's is first_slot + part
   uint16_t part = 0, parts = 0;  // 0 parts: nothing to do
-  uint32_t raw_share = 0;       // of the work that the raw items are, in 1/256
+  uint32_t raw_share = 0;        // of the work that the raw items are, in 1/256
 };
 static_assert(sizeof(AttentionSegment) == 32);
 

@@ -38,7 +38,8 @@ double Check(const Load& load, uint32_t heads, uint32_t blocks) {
   uint64_t total = 0, most = 0;
   for (uint32_t b = 0; b < blocks; ++b) {
     std::vector<AttentionSegment> segments{schedule.segments[b]};
-    for (uint32_t i = schedule.first[b]; i < schedule.first[b + 1]; ++i) segments.push_back(schedule.segments[i]);
+    for (uint32_t i = schedule.first[b]; i < schedule.first[b + 1]; ++i)
+      segments.push_back(schedule.segments[i]);
     uint64_t mine = 0;
     for (const AttentionSegment& s : segments) {
       if (s.parts == 0) {
