@@ -49,7 +49,8 @@ std::string Lossy(std::string_view bytes) {
 
 TEST(StreamDecoder, TextComesInWholeCharactersAndIsTheWholeText) {
   const std::string text =
-      "Grüße, 世界! 👩‍👩‍👧‍👦 𝒜𝔅 e\xCC\x81 Кириллица नमस्ते \U0001FAE0 ᚠᚢᚦ \t\n 12345 "
+      "Grüße, 世界! 👩‍👩‍👧‍👦 𝒜𝔅 e\xCC\x81 Кириллица नमस्ते \U0001FAE0 ᚠᚢᚦ \t\n "
+      "12345 "
       "العربية "
       "가각 "
       "𓀀";

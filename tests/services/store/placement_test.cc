@@ -105,8 +105,9 @@ TEST_F(Placing, TheColdestLoseTheirBitsFirstAndTheHotShareKeepsThem) {
   ASSERT_TRUE(PutChain(*store, SampleChain(SampleLayout(), fit / 4, "tq:k4v4", 3)).ok());
   uint32_t cut = 0;
   for (const BlockState& state : States(*store, cold)) cut += state.levels == 2;
-  EXPECT_GT(cut, 0u) << store->Stats()->levels_dropped << " levels dropped, " << store->Stats()->blocks_evicted
-                     << " evicted, fit " << fit << ", " << UsedBytes(*store) << " used";
+  EXPECT_GT(cut, 0u) << store->Stats()->levels_dropped << " levels dropped, "
+                     << store->Stats()->blocks_evicted << " evicted, fit " << fit << ", " << UsedBytes(*store)
+                     << " used";
   for (const BlockState& state : States(*store, hot)) EXPECT_EQ(state.levels, 3u);
 }
 
