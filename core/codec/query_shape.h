@@ -1,9 +1,8 @@
 // What a head's queries look like, so that its keys' rounding errors can be steered past them.
 //
 // A key's error e costs attention q·e, so what counts is E[(q·e)²] = eᵀMe with M = E[qqᵀ], not ‖e‖². Queries
-// lie in few directions (on Gemma 3 a quarter of them hold most of their energy), and scalar quantisation
-// with error feedback has the choice: channels are rounded one after another, and what a channel misses is
-// made up for in those that are not rounded yet,
+// lie in few directions, and scalar quantisation with error feedback has the choice: channels are rounded one
+// after another, and what a channel misses is made up for in those that are not rounded yet,
 //
 //   e_i = z_i − c_i,   z_j −= e_i · U_ij / U_ii   for j > i,   UᵀU = C⁻¹, U upper,   C = R·M·Rᵀ + ridge
 //
@@ -25,7 +24,7 @@ namespace quire {
 // Immutable, thread-safe.
 class QueryShape {
  public:
-  // Of the mean energy of a channel. At 0.1 the queries' errors are 5 % less and the keys' 15 % more.
+  // Of the mean energy of a channel. A smaller one steers more and makes the keys' own errors larger.
   static constexpr double kRidge = 0.3;
 
   // `moments` is E[qqᵀ], [d][d] row-major, at any scale, of queries as attention multiplies them with keys

@@ -124,6 +124,30 @@ void AgainstScalar(Report& report, uint32_t dim) {
   }
 }
 
+// What it takes to steer a key's errors: the same head with and without.
+absl::Status SteeredKeys(Report& report, uint32_t dim) {
+  const Codebook& book = Codebook::Get(dim, 4);
+  const Rotation rotation(dim, 1);
+  std::vector<double> moments(size_t{dim} * dim);  // of queries that favour some channels
+  for (uint32_t c = 0; c < dim; ++c) moments[c * dim + c] = 1.0 / (1 + c);
+  QUIRE_ASSIGN_OR_RETURN(QueryShape shape, QueryShape::Create(rotation, moments));
+  Tensor raw = RawBlocks({1, 1, dim}, 1);
+  const HeadRows rows{raw.data(), DType::kBf16, dim};
+  std::vector<uint8_t> bytes(3 * PlaneBytes(dim, 2));
+  PlanePointers planes{};
+  for (size_t p = 0; p < 3; ++p) planes[p] = bytes.data() + p * PlaneBytes(dim, 2);
+  TqKey key;
+  std::vector<double> seconds =
+      BestSeconds(Clock::kProcessor,
+                  {[&] { EncodeKeyHead(rotation, book, 0, 0, rows, &key, planes, nullptr, &shape); },
+                   [&] { EncodeKeyHead(rotation, book, 0, 0, rows, &key, planes); }},
+                  101);
+  report.Add({absl::StrCat("encode-steered/k4/d", dim), seconds[0] / kTqTokens * 1e9, "ns", "not steered",
+              seconds[1] / kTqTokens * 1e9, std::nullopt,
+              absl::StrCat(CodecTargetName(), ", a key, the best of 101 heads")});
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status RunCodecBench(Report& report) {
@@ -137,6 +161,7 @@ absl::Status RunCodecBench(Report& report) {
   QUIRE_RETURN_IF_ERROR(Latency(report, "smollm2-135m", {30, 3, 64}));
   QUIRE_RETURN_IF_ERROR(Latency(report, "llama-8b", {32, 8, 128}));
   for (uint32_t dim : {64u, 128u}) AgainstScalar(report, dim);
+  for (uint32_t dim : {64u, 128u, 256u}) QUIRE_RETURN_IF_ERROR(SteeredKeys(report, dim));
   return absl::OkStatus();
 }
 

@@ -49,11 +49,6 @@ std::vector<std::shared_ptr<FencedTier>> Fenced(const LocalStoreOptions& options
   return fenced;
 }
 
-absl::Status CheckCount(const char* what, size_t count, size_t limit) {
-  if (count <= limit) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(count, " ", what, ": at most ", limit, " a request"));
-}
-
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<LocalStore>> LocalStore::Create(LocalStoreOptions options) {
@@ -91,6 +86,11 @@ LocalStore::LocalStore(LocalStoreOptions options, std::shared_ptr<StorageTier> a
             return placement_->Check(name, copy);
           },
           [this] { return placement_->clock().next(); })) {}
+
+absl::Status LocalStore::CheckCount(const char* what, size_t count, size_t limit) {
+  if (count <= limit) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(count, " ", what, ": at most ", limit, " a request"));
+}
 
 absl::StatusOr<Digest> LocalStore::RegisterLayout(const Layout& layout) {
   QUIRE_ASSIGN_OR_RETURN(std::shared_ptr<const KnownLayout> known, layouts_.Register(layout));

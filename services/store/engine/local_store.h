@@ -194,6 +194,7 @@ class LocalStore : public KvStore, public std::enable_shared_from_this<LocalStor
   absl::StatusOr<std::vector<uint32_t>> AnnounceAll(const View& view, std::span<const BlockAnnounce> blocks);
   absl::Status TakeBudget(std::span<const BlockAnnounce> blocks, std::span<const uint32_t> wanted,
                           bool encode);
+  static absl::Status CheckCount(const char* what, size_t count, size_t limit);  // of one request
   // Asks the tier that other stores write to about what is missing here.
   void LookElsewhere(const View& view, std::span<const Digest> keys, bool all,
                      std::vector<BlockState>* blocks);

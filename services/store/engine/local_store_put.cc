@@ -116,10 +116,7 @@ absl::StatusOr<std::unique_ptr<PutSession>> LocalStore::BeginPut(const Namespace
 
 absl::StatusOr<std::unique_ptr<LocalPutSession>> LocalStore::BeginLocalPut(
     const Namespace& ns, std::span<const BlockAnnounce> blocks, const PutOptions& options) {
-  if (blocks.size() > kMaxBlocks) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(blocks.size(), " blocks: at most ", kMaxBlocks, " a request"));
-  }
+  QUIRE_RETURN_IF_ERROR(CheckCount("blocks", blocks.size(), kMaxBlocks));
   if (blocks.empty()) return absl::InvalidArgumentError("no block is announced");
   if (options.priority < kMinPriority || options.priority > kMaxPriority) {
     return absl::InvalidArgumentError(

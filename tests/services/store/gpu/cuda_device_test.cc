@@ -12,6 +12,7 @@
 #include "gmock/gmock.h"
 #include "services/store/engine/raw_form.h"
 #include "tests/services/store/gpu/other_process.h"
+#include "tests/services/store/gpu/raw_distance.h"
 
 namespace quire::store {
 namespace {
@@ -71,15 +72,6 @@ class CudaDeviceTest : public testing::Test {
     EXPECT_TRUE(device_->CopyAll({&down, 1}).ok());
     return out;
   }
-  static double Distance(DType dtype, Bytes a, Bytes b) {
-    double miss = 0, square = 0;
-    for (size_t e = 0; e < a.size() / SizeOf(dtype); ++e) {
-      double x = LoadElement(dtype, a.data(), e), y = LoadElement(dtype, b.data(), e);
-      miss += (x - y) * (x - y);
-      square += y * y;
-    }
-    return miss / square;
-  }
   static std::vector<uint8_t> DecodeOnHost(const Blocks& blocks, const BlockReader& reader, int levels) {
     std::vector<uint8_t> out(RawFormBytes(blocks.layout, blocks.part, blocks.layout.dtype));
     uint64_t at = 0;
@@ -123,7 +115,7 @@ class CudaDeviceTest : public testing::Test {
       ASSERT_TRUE(reader.ok()) << reader.status();
       ASSERT_TRUE(reader->Verify().ok()) << reader->Verify();
       EXPECT_EQ(SerializeHeader(jobs[i].header), SerializeHeader(reader->header()));
-      EXPECT_LT(Distance(dtype, DecodeOnHost(blocks, *reader, reader->levels()), blocks.raw[i]), most);
+      EXPECT_LT(RawDistance(dtype, DecodeOnHost(blocks, *reader, reader->levels()), blocks.raw[i]), most);
       for (int levels = 1; levels <= reader->levels(); ++levels) {
         std::vector<uint8_t> twin = DecodeOnHost(blocks, *reader, levels), out(twin.size());
         std::shared_ptr<uint8_t> there = OnDevice(out);
@@ -134,7 +126,7 @@ class CudaDeviceTest : public testing::Test {
         ASSERT_TRUE(decodes[0].status.ok()) << decodes[0].status;
         ASSERT_TRUE(decodes[1].status.ok()) << decodes[1].status;
         EXPECT_EQ(OnHost(there.get(), out.size()), out);
-        EXPECT_LT(Distance(dtype, out, twin), 2e-5) << levels;
+        EXPECT_LT(RawDistance(dtype, out, twin), 2e-5) << levels;
       }
     }
   }

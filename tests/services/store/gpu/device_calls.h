@@ -12,6 +12,7 @@
 #include "services/store/wire/convert.h"
 #include "tests/services/store/backends.h"
 #include "tests/services/store/gpu/device_store.h"
+#include "tests/services/store/gpu/raw_distance.h"
 
 namespace quire::store {
 
@@ -33,17 +34,6 @@ class ServedDevice {
   std::shared_ptr<Device> device_;
   ServedStore served_;
 };
-
-// ‖a − b‖² / ‖b‖² of two raw forms.
-inline double RawDistance(DType dtype, Bytes a, Bytes b) {
-  double miss = 0, square = 0;
-  for (size_t e = 0; e < a.size() / SizeOf(dtype); ++e) {
-    double x = LoadElement(dtype, a.data(), e), y = LoadElement(dtype, b.data(), e);
-    miss += (x - y) * (x - y);
-    square += y * y;
-  }
-  return miss / square;
-}
 
 // A Get of decoded tensors as any gRPC client does it; misses are left empty.
 inline std::vector<std::vector<uint8_t>> GetDecoded(v1::KvStore::Stub& stub, const SampleChain& chain,

@@ -6,13 +6,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <map>
 #include <memory>
 
 #include "core/block/keys.h"
 #include "services/worker/engine/engine.h"
+#include "tests/services/worker/engine/license_tokens.h"
 
 namespace quire::worker {
 namespace {
@@ -47,15 +46,6 @@ Engine& EngineFor(const std::string& codec) {
     engine = *std::move(loaded);
   }
   return *engine;
-}
-
-std::vector<uint32_t> LicenseTokens(const Engine& engine, size_t n) {
-  std::ifstream file(QUIRE_LICENSE);
-  const std::string text((std::istreambuf_iterator<char>(file)), {});
-  auto tokens = engine.tokenizer()->Encode(text, false, false);
-  EXPECT_TRUE(tokens.ok() && tokens->size() >= n) << tokens.status();
-  tokens->resize(n);
-  return *tokens;
 }
 
 Digest Root(const Engine& engine) { return RootKey(engine.info().fingerprint, "test"); }
@@ -119,7 +109,7 @@ TEST(EngineModel, SaysWhatItLoaded) {
 
 TEST(EngineModel, RawHitContinuesExactlyAsTheRecomputation) {
   Engine& engine = EngineFor("raw");
-  const auto prompt = LicenseTokens(engine, 1510);
+  const auto prompt = LicenseTokens(*engine.tokenizer(), 1510);
   auto first = engine.NewSequence(Root(engine));
   auto logits = MustForward(engine, *first, prompt);
   auto hit = RestoredFrom(engine, *first, prompt, 22);
@@ -136,7 +126,7 @@ TEST(EngineModel, RawHitContinuesExactlyAsTheRecomputation) {
 
 TEST(EngineModel, CodedHitIsCloseToTheRecomputation) {
   Engine& engine = EngineFor("tq:k4v4");
-  const auto prompt = LicenseTokens(engine, 1500);
+  const auto prompt = LicenseTokens(*engine.tokenizer(), 1500);
   auto first = engine.NewSequence(Root(engine));
   const auto logits = MustForward(engine, *first, prompt);
   ASSERT_EQ(first->blocks().size(), 23u);
@@ -153,7 +143,7 @@ TEST(EngineModel, CodedHitIsCloseToTheRecomputation) {
 
 TEST(EngineModel, SequencesSideBySideDoNotTouchEachOther) {
   Engine& engine = EngineFor("tq:k4v4");
-  const auto tokens = LicenseTokens(engine, 700);
+  const auto tokens = LicenseTokens(*engine.tokenizer(), 700);
   const size_t starts[] = {0, 30, 260}, lengths[] = {70, 200, 330};
   constexpr int kTokens = 12;
   std::vector<std::vector<uint32_t>> alone, together(3);
@@ -179,7 +169,7 @@ TEST(EngineModel, SequencesSideBySideDoNotTouchEachOther) {
 
 TEST(EngineModel, PiecesOfAPromptGiveTheSameAnswer) {
   Engine& engine = EngineFor("raw");
-  const auto prompt = LicenseTokens(engine, 600);
+  const auto prompt = LicenseTokens(*engine.tokenizer(), 600);
   auto whole = engine.NewSequence(Root(engine));
   const auto logits = MustForward(engine, *whole, prompt);
   for (std::vector<size_t> pieces : {std::vector<size_t>{150, 150, 300}, {2, 61, 66, 5, 400, 66}, {598, 2}}) {
@@ -193,7 +183,7 @@ TEST(EngineModel, PiecesOfAPromptGiveTheSameAnswer) {
 
 TEST(EngineModel, RefusesForgedBlocks) {
   Engine& engine = EngineFor("tq:k4v4");
-  const auto prompt = LicenseTokens(engine, 128);
+  const auto prompt = LicenseTokens(*engine.tokenizer(), 128);
   auto first = engine.NewSequence(Root(engine));
   MustForward(engine, *first, prompt);
   auto sequence = engine.NewSequence(Root(engine));

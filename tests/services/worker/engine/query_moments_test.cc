@@ -2,8 +2,6 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -13,6 +11,7 @@
 #include "core/block/keys.h"
 #include "services/worker/engine/engine.h"
 #include "services/worker/engine/evaluation.h"
+#include "tests/services/worker/engine/license_tokens.h"
 
 namespace quire::worker {
 namespace {
@@ -21,14 +20,6 @@ std::string Model() {
   const char* model = std::getenv("QUIRE_MODEL");
   EXPECT_NE(model, nullptr) << "QUIRE_MODEL must name a .gguf file";
   return model == nullptr ? "" : model;
-}
-
-std::vector<uint32_t> LicenseTokens(const Tokenizer& tokenizer, size_t n) {
-  std::ifstream file(QUIRE_LICENSE);
-  const std::string text((std::istreambuf_iterator<char>(file)), {});
-  std::vector<uint32_t> tokens = *tokenizer.Encode(text, false, false);
-  tokens.resize(n);
-  return tokens;
 }
 
 double Mean(const std::vector<double>& values) {
@@ -48,10 +39,10 @@ TEST(QueryMomentsTest, SteeredKeysDivergeLess) {
   }
 }
 
-struct Sealed {
-  std::vector<std::vector<uint8_t>> objects;
-};
-std::optional<Sealed> Seal(uint32_t query_tokens, const char* codec) {
+using Objects = std::vector<std::vector<uint8_t>>;
+
+// The blocks that an engine seals; none: it did not load.
+std::optional<Objects> Seal(uint32_t query_tokens, const char* codec) {
   auto engine = Engine::Load({.model_path = Model(),
                               .kv_codec = *CodecSpec::Parse(codec),
                               .max_context = 1024,
@@ -63,9 +54,9 @@ std::optional<Sealed> Seal(uint32_t query_tokens, const char* codec) {
   }
   auto sequence = (*engine)->NewSequence(RootKey((*engine)->layout().Fingerprint(), "salt"));
   EXPECT_TRUE((*engine)->Forward(*sequence, LicenseTokens(*(*engine)->tokenizer(), 130)).ok());
-  Sealed sealed;
-  for (const SealedBlock& block : sequence->blocks()) sealed.objects.push_back(*block.object);
-  EXPECT_EQ(sealed.objects.size(), 2u);
+  Objects sealed;
+  for (const SealedBlock& block : sequence->blocks()) sealed.push_back(*block.object);
+  EXPECT_EQ(sealed.size(), 2u);
   return sealed;
 }
 
@@ -73,9 +64,9 @@ TEST(QueryMomentsTest, EveryProcessSealsTheSameBytes) {
   const auto one = Seal(256, "tq:k4v4"), other = Seal(256, "tq:k4v4"), plain = Seal(0, "tq:k4v4"),
              spelled = Seal(256, "tq:k4v4,effort=0");
   ASSERT_TRUE(one && other && plain && spelled);
-  EXPECT_TRUE(one->objects == other->objects);
-  EXPECT_FALSE(one->objects == plain->objects);
-  EXPECT_TRUE(plain->objects == spelled->objects) << "without learning there is nothing to steer by";
+  EXPECT_TRUE(*one == *other);
+  EXPECT_FALSE(*one == *plain);
+  EXPECT_TRUE(*plain == *spelled) << "without learning there is nothing to steer by";
 }
 
 }  // namespace
